@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zoo.ops.relations import question_chunks, relate_pairs, shifted_relu_sum
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def test_pairs_hold_every_object_with_every_object_in_row_major_order():
+    objects = torch.randn(2, 5, 3)
+    pairs = relate_pairs(objects)
+    assert pairs.shape == (2, 25, 6)
+    for i in range(5):
+        for j in range(5):
+            assert torch.equal(pairs[:, i * 5 + j], torch.cat([objects[:, i], objects[:, j]], dim=-1))
+
+
+def test_pairs_refuse_other_than_three_dimensions():
+    with pytest.raises(ValueError, match=r"objects must be .*\(4, 3\)"):
+        relate_pairs(torch.zeros(4, 3))
+
+
+@given(images=st.integers(1, 6), questions=st.integers(1, 9), chunk=st.integers(1, 40))
+def test_chunks_cover_every_question_once_and_respect_the_bound(images, questions, chunk):
+    seen = torch.zeros(images, questions, dtype=torch.int)
+    for rows, columns in question_chunks(images, questions, chunk):
+        block = seen[rows, columns]
+        assert 0 < block.numel() <= chunk
+        block += 1
+    assert torch.all(seen == 1)
+
+
+def test_chunks_refuse_zero():
+    with pytest.raises(ValueError, match="chunk must be at least 1 question, got 0"):
+        question_chunks(2, 3, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(batch=st.integers(1, 3), pairs=st.integers(1, 7), questions=st.integers(1, 5), chunk=st.integers(1, 16))
+def test_sum_and_gradients_equal_the_broadcast_expression(batch, pairs, questions, chunk):
+    a = torch.randn(batch, pairs, 4, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(batch, questions, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(batch, questions, 4, dtype=torch.float64)
+    expected = torch.relu(a[:, None] + b[:, :, None]).sum(dim=2)
+    actual = shifted_relu_sum(a, b, chunk)
+    torch.testing.assert_close(actual, expected)
+    wanted = torch.autograd.grad((expected * weight).sum(), (a, b))
+    got = torch.autograd.grad((actual * weight).sum(), (a, b))
+    torch.testing.assert_close(got, wanted)
+
+
+def test_bf16_counts_active_pairs_beyond_256_exactly():
+    pairs = torch.ones(1, 625, 2, dtype=torch.bfloat16, requires_grad=True)
+    shifts = torch.zeros(1, 1, 2, dtype=torch.bfloat16, requires_grad=True)
+    total = shifted_relu_sum(pairs, shifts, 4)
+    assert total.dtype == torch.float32
+    assert torch.all(total == 625)
+    total.sum().backward()
+    assert torch.all(pairs.grad == 1)
+    # 625 is no bf16 number; its nearest is 624. Counting in bf16 would stop at 256.
+    assert torch.all(shifts.grad == 624)
+
+
+def test_sum_refuses_unlike_shapes_and_dtypes():
+    with pytest.raises(ValueError, match="must share B and H"):
+        shifted_relu_sum(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5), 1)
+    with pytest.raises(ValueError, match="one dtype"):
+        shifted_relu_sum(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4, dtype=torch.float64), 1)

@@ -1,0 +1,111 @@
+"""Self-describing weights: a checkpoint or a safetensors file alone rebuilds its model, and nothing in it is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import config, registry
+from zoo.registry import UsageError
+from zoo.types import CHECKPOINT_KEY
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_HOW = "write it with `zoo train`, or with zoo.checkpoints.save_weights"
+
+
+def load_model(source: str, weights: str | None = None, **parameters: Any) -> Any:
+    """Rebuilds a trained model in evaluation mode on the CPU; see `zoo.load_model`."""
+    path = weights_file(source, weights) if weights or not _is_file_name(source) else Path(source)
+    described, state = read(path)
+    if weights and described["name"] != source:
+        raise UsageError(f"weights '{path}' belong to the model '{described['name']}', not to '{source}'")
+    model = config.create("model", described["name"], **{**described["parameters"], **parameters})
+    fill(model, state, path)
+    return model.eval()
+
+
+def weights_file(model: str, weights: str | None) -> Path:
+    """Returns the file of `weights`: a path, or the name of a file in the model's own `weights/` folder.
+
+    Raises UsageError naming the weights that exist.
+    """
+    if weights and _is_file_name(weights):
+        return Path(weights)
+    folder = registry.PACKAGE / "models" / registry.lookup("model", model).name / "weights"
+    known = sorted(path.stem for path in folder.glob("*.safetensors"))
+    if weights not in known:
+        hint = registry.suggest(weights or "", known)
+        raise UsageError(f"model '{model}' has no weights '{weights}'; known: {', '.join(known) or 'none'}.{hint}")
+    return folder / f"{weights}.safetensors"
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns (description, state dict) of a `.ckpt` or `.safetensors` file; raises UsageError if it isn't ours."""
+    if not path.is_file():
+        raise UsageError(f"weights '{path}': no such file")
+    try:
+        described, state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"weights '{path}' can't be read without executing it, or are damaged: {error}") from error
+    if not described:
+        raise UsageError(f"weights '{path}' don't say which model they belong to; {_HOW}")
+    return described, state
+
+
+def save_weights(model: Any, path: Path, half: bool = False) -> None:
+    """Writes the model's weights and description as safetensors (fp16 if `half`), atomically."""
+    import torch
+    from safetensors.torch import save_file
+
+    if not getattr(model, "registered", None):
+        raise UsageError(f"{type(model).__name__} wasn't built with zoo.create_model, so its file couldn't be loaded")
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        state = {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(state, temporary, metadata={CHECKPOINT_KEY: json.dumps(model.registered)})
+    os.replace(temporary, path)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Returns a hash of all parameters and buffers, names and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_file_name(source: str) -> bool:
+    return source.endswith((".ckpt", ".safetensors"))
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content.get(CHECKPOINT_KEY), content["state_dict"]
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        described = json.loads((file.metadata() or {}).get(CHECKPOINT_KEY, "null"))
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors handle, not a dict)
+    return described, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def fill(model: Any, state: dict[str, Tensor], path: str | Path) -> None:
+    """Loads a state dict strictly; raises UsageError with the tensors that do not fit."""
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise UsageError(f"weights '{path}' don't fit the model '{model.registered['name']}': {error}") from error

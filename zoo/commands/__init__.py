@@ -1,0 +1,49 @@
+"""The `zoo` command: hands each verb to its own module."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+from zoo import __version__
+from zoo.registry import suggest
+
+VERBS = {
+    "train": "train a model on a data set",
+    "eval": "evaluate a trained model on a benchmark",
+    "list": "show every registered name, where it comes from and what it is",
+    "completion": "print the shell completion: eval \"$(zoo completion bash)\"",
+}
+
+_HELP = """\
+zoo {version}: models, indexes and evaluators for spatial and relational image retrieval
+
+usage: zoo VERB [overrides]
+
+{verbs}
+
+Each verb explains itself:   zoo train --help
+A first run:                 zoo train experiment=demo
+Another hyper-parameter:     zoo train model=two_stage_rn model.aggregation=avg
+Several runs:                zoo train -m model.aggregation=max,avg
+What will run, without running it:  zoo train experiment=demo --cfg job
+"""
+
+
+def main() -> None:
+    """Runs `zoo VERB …` as `python -m zoo.commands.VERB …`."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        verbs = "\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())
+        print(_HELP.format(version=__version__, verbs=verbs))
+        return
+    verb = arguments[0]
+    if verb in ("--version", "-V"):
+        print(f"zoo {__version__}")
+        return
+    if verb not in VERBS:
+        print(f"zoo: unknown verb '{verb}'; verbs are {', '.join(VERBS)}.{suggest(verb, VERBS)}", file=sys.stderr)
+        sys.exit(2)
+    # alter_sys makes `__main__` the verb's module, so that Lightning's `ddp` re-runs `python -m zoo.commands.VERB …`.
+    sys.argv = sys.argv[:1] + arguments[1:]
+    runpy.run_module(f"zoo.commands.{verb}", run_name="__main__", alter_sys=True)

@@ -1,0 +1,55 @@
+"""Runs one verb as a Hydra application whose mistakes end in one helpful line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from zoo import config
+from zoo.commands._hints import explain
+from zoo.registry import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from omegaconf import DictConfig
+
+
+def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
+    """Composes `conf/<config_name>.yaml` with the command line and calls `task` on it (once per job of a multirun).
+
+    An unknown name, key or an ill-formed override prints the nearest name and exits with 2, as does a UsageError raised by
+    the task. Any other error inside the task keeps its whole traceback.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    config.register_plugin_configs()
+    started = []
+
+    def job(cfg: DictConfig) -> Any:
+        started.append(True)
+        with config.isolated_job():
+            return task(cfg)
+
+    try:
+        hydra.main(config_path=str(config.conf_dir()), config_name=config_name, version_base="1.3")(job)()
+    except UsageError as error:
+        _stop(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        if started:
+            raise
+        _stop(explain(error, config_name, sys.argv[1:]))
+    except BrokenPipeError:  # `zoo train --help | head`
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _stop(message: str) -> None:
+    print(f"zoo: {message}", file=sys.stderr)
+    sys.exit(2)

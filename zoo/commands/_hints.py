@@ -1,0 +1,79 @@
+"""Turns Hydra's complaints about a command line into one line that names the nearest word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoo import config
+from zoo.registry import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
+    """Returns what is wrong with the command line, with the nearest group option or key of this command's config."""
+    from hydra.errors import MissingConfigException
+
+    lines = [str(error).splitlines()[0], *str(error.__cause__ or "").splitlines()[:1]]
+    message = ": ".join(dict.fromkeys(line for line in lines if line))
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, word = error.missing_cfg_file.rpartition("/")
+        return f"unknown {group or 'config'} '{word}'; known: {', '.join(_options(group))}.{suggest(word, _options(group))}"
+    for key in _override_keys(arguments):
+        words = _known_keys(config_name, arguments)
+        if words and key not in words:
+            return f"unknown key '{key}'.{suggest(key, words)} All keys: zoo {config_name} --cfg job"
+    return message
+
+
+def _options(group: str) -> list[str]:
+    folders = (config.conf_dir(), *config.plugin_conf_dirs().values())
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def _overrides(arguments: list[str]) -> list[Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parsed = []
+    for argument in arguments:
+        try:
+            parsed += OverridesParser.create().parse_overrides([argument]) if not argument.startswith("-") else []
+        except HydraException:
+            continue
+    return parsed
+
+
+def _override_keys(arguments: list[str]) -> list[str]:
+    return [o.key_or_group for o in _overrides(arguments) if not (o.is_add() or o.is_delete() or _is_group(o))]
+
+
+def _is_group(override: Any) -> bool:
+    return bool(_options(override.key_or_group.split("@")[0]))
+
+
+def _known_keys(config_name: str, arguments: list[str]) -> set[str]:
+    """Collects every dotted key of the config that the command line's group choices lead to."""
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    choices = [o.input_line for o in _overrides(arguments) if _is_group(o) and not o.is_sweep_override()]
+    for attempt in (choices, []):
+        try:
+            composed = OmegaConf.to_container(config.compose(config_name, attempt), resolve=False)
+        except (HydraException, OmegaConfBaseException):
+            continue
+        return {*_dotted(composed), "hydra", *_hydra_keys()}
+    return set()
+
+
+def _hydra_keys() -> set[str]:
+    return {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.verbose", "hydra.job.name"}
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{key}"
+        yield from _dotted(value, f"{prefix}{key}.")

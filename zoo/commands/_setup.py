@@ -1,0 +1,119 @@
+"""What `zoo train` and `zoo eval` build from their configs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from omegaconf import DictConfig, OmegaConf
+
+from zoo import checkpoints, config
+from zoo.evaluation.validation import RankingValidation
+from zoo.registry import UsageError
+from zoo.training import EpochSeed
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+log = logging.getLogger("zoo")
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Seeds everything, keeps Lightning from saying every line twice, and drops what is of no use to a user."""
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip" not in record.getMessage())
+    for noise in (".*LeafSpec.*", ".*does not have many workers.*", ".*smaller than the logging interval.*"):
+        warnings.filterwarnings("ignore", message=noise)
+
+
+def build(node: DictConfig) -> Any:
+    """Builds a registered object; a wrong parameter ends as a usage error, since its message names rule and value."""
+    try:
+        return config.instantiate(node)
+    except Exception as error:
+        if isinstance(error.__cause__, UsageError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, ValueError):
+            raise UsageError(f"{node.kind} '{node.name}': {error.__cause__}") from error
+        raise
+
+
+def new_model(cfg: DictConfig) -> Any:
+    """Builds the model that `zoo train` starts with: fresh, or from `weights`."""
+    if cfg.ckpt_path is None and cfg.weights is None:
+        return _compiled(cfg, build(cfg.model))
+    model = build(cfg.model)
+    if cfg.weights is not None:
+        _, state = checkpoints.read(checkpoints.weights_file(cfg.model.name, cfg.weights))
+        checkpoints.fill(model, state, cfg.weights)
+    return _compiled(cfg, model)
+
+
+def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
+    """Returns the model that `zoo eval` judges and the file it came from; untrained, with a warning, if none is named.
+
+    Raises UsageError if both `weights` and `ckpt_path` are given.
+    """
+    if cfg.weights and cfg.ckpt_path:
+        raise UsageError(f"weights='{cfg.weights}' and ckpt_path='{cfg.ckpt_path}' are both given; name one")
+    if not (cfg.weights or cfg.ckpt_path):
+        log.warning("neither weights nor ckpt_path is given: the model is evaluated untrained")
+        return _compiled(cfg, build(cfg.model).eval()), None
+    path = cfg.ckpt_path or str(checkpoints.weights_file(cfg.model.name, cfg.weights))
+    return _compiled(cfg, checkpoints.load_model(path, **_typed_parameters())), path
+
+
+def _typed_parameters() -> dict[str, Any]:
+    """Returns the `model.x=y` of the command line, which change what a checkpoint's own parameters say."""
+    from hydra.core.hydra_config import HydraConfig
+
+    typed = [line for line in HydraConfig.get().overrides.task if line.startswith("model.")]
+    return OmegaConf.to_container(OmegaConf.from_dotlist(typed)).get("model", {})
+
+
+def _compiled(cfg: DictConfig, model: Any) -> Any:
+    if cfg.compile:
+        model.compile()
+    return model
+
+
+def callbacks(cfg: DictConfig, model: Any) -> list[lightning.Callback]:
+    """Builds the configured callbacks; what they leave open is the model's own metric. Adds seeding and ranking."""
+    own = {"monitor": model.monitor, "mode": model.monitor_mode}
+    nodes = [node for node in (cfg.get("callbacks") or {}).values() if node]
+    built = [
+        config.instantiate(node, **{key: value for key, value in own.items() if key in node and node[key] is None})
+        for node in nodes
+    ]
+    return [EpochSeed(cfg.seed), RankingValidation(), *built]
+
+
+def loggers(cfg: DictConfig) -> list[Logger]:
+    """Builds the configured loggers."""
+    return [config.instantiate(node) for node in (cfg.get("logger") or {}).values() if node]
+
+
+def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], log: list[Logger]) -> lightning.Trainer:
+    """Builds the Trainer and logs the resolved config."""
+    built = config.instantiate(cfg.trainer, callbacks=callbacks, logger=log or False)
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    for one in built.loggers:
+        one.log_hyperparams(resolved)
+    return built
+
+
+def about(cfg: DictConfig, model: Any, source: str | None) -> dict[str, Any]:
+    """Returns what results.json says of the model, its weights and the data."""
+    return {
+        "model": {**(model.registered or {}), "weights": source, "weights_hash": checkpoints.weights_hash(model)},
+        "data": OmegaConf.to_container(cfg.data, resolve=True),
+        "benchmark": OmegaConf.to_container(cfg.benchmark, resolve=True),
+        "seed": cfg.seed,
+        "run_dir": os.fspath(Path(cfg.paths.run_dir).resolve()),
+    }

@@ -1,0 +1,45 @@
+"""`zoo completion`: prints the shell code that completes verbs, groups, names and keys."""
+
+from __future__ import annotations
+
+import argparse
+
+from zoo.commands import VERBS
+
+HYDRA_VERBS = ("train", "eval")
+
+_BASH = """\
+_zoo_complete() {{
+    local word="${{COMP_WORDS[COMP_CWORD]}}" verb="${{COMP_WORDS[1]}}" choices
+    if (( COMP_CWORD == 1 )); then
+        COMPREPLY=($(compgen -W "{verbs}" -- "$word"))
+        return
+    fi
+    case "$verb" in
+        {hydra_verbs})
+            word="${{COMP_LINE##* }}"
+            choices=$(COMP_LINE="zoo-$verb${{COMP_LINE#*$verb}}" COMP_POINT="$COMP_POINT" zoo "$verb" -sc query=bash 2>/dev/null)
+            COMPREPLY=($(compgen -W "$choices" -- "$word"))
+            ;;
+        list) COMPREPLY=($(compgen -W "{kinds} --check" -- "$word")) ;;
+    esac
+}}
+COMP_WORDBREAKS=${{COMP_WORDBREAKS//=}}
+complete -o nospace -o default -F _zoo_complete zoo
+"""
+_ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
+
+
+def main() -> None:
+    """Runs the command."""
+    from zoo.registry import KINDS
+
+    parser = argparse.ArgumentParser(prog="zoo completion", description='Use it as: eval "$(zoo completion bash)"')
+    parser.add_argument("shell", choices=("bash", "zsh"))
+    shell = parser.parse_args().shell
+    script = _BASH.format(verbs=" ".join(VERBS), hydra_verbs="|".join(HYDRA_VERBS), kinds=" ".join(KINDS))
+    print((_ZSH if shell == "zsh" else "") + script, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""`zoo eval`: evaluate a trained model on a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.commands import _app
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main() -> None:
+    """Runs the command."""
+    _app.run("eval", evaluate)
+
+
+def evaluate(cfg: DictConfig) -> float | None:
+    """Evaluates as configured and returns the first Spearman of the row that the contact sheet shows."""
+    from zoo.commands import _setup
+    from zoo.evaluation import runner
+
+    _setup.prepare(cfg)
+    model, source = _setup.trained_model(cfg)
+    trainer = _setup.trainer(cfg, callbacks=[], log=_setup.loggers(cfg))
+    run_dir = Path(cfg.paths.run_dir)
+    metrics = runner.evaluate(
+        model, _setup.build(cfg.data), _setup.build(cfg.benchmark), trainer, run_dir, _setup.about(cfg, model, source)
+    )
+    if trainer.is_global_zero:
+        _setup.log.info("written: %s", run_dir)
+    return next(iter(metrics.values()), None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""`zoo train`: train a model on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.commands import _app
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main() -> None:
+    """Runs the command."""
+    _app.run("train", train)
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Trains as configured and returns the best value of the model's own metric (what a sweep optimises)."""
+    from zoo import training
+    from zoo.commands import _setup
+
+    run_dir = Path(cfg.paths.run_dir)
+    resume = training.resume_path(cfg.ckpt_path, run_dir)
+    _setup.prepare(cfg)
+    data, model = _setup.build(cfg.data), _setup.new_model(cfg)
+    trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), log=_setup.loggers(cfg))
+    if resume:
+        _setup.log.info("resuming %s", resume)
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    best = trainer.checkpoint_callback
+    if trainer.is_global_zero and best and best.best_model_path:
+        _setup.log.info("best checkpoint: %s", best.best_model_path)
+        _setup.log.info("evaluate it with: zoo eval ckpt_path=%s", best.best_model_path)
+    if cfg.test:
+        _test(cfg, model, data, trainer, run_dir)
+    return best.best_model_score.item() if best and best.best_model_score is not None else None
+
+
+def _test(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path) -> None:
+    from zoo import checkpoints
+    from zoo.commands import _setup
+    from zoo.evaluation.runner import evaluate
+
+    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+    if best:
+        model = checkpoints.load_model(best)
+    evaluate(model, data, _setup.build(cfg.benchmark), trainer, run_dir, _setup.about(cfg, model, best or None))
+
+
+if __name__ == "__main__":
+    main()

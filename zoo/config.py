@@ -1,0 +1,186 @@
+"""Where configs live, how they are composed, and the one place where they become objects."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from omegaconf import DictConfig
+
+_DDP_VARIABLES = (
+    "LOCAL_RANK", "RANK", "GLOBAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS",
+)  # fmt: skip
+
+
+def conf_dir() -> Path:
+    """Returns the folder of the built-in configs: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise FileNotFoundError(f"the configs of the zoo are missing: no train.yaml in {package}/conf or {package.parent}/conf")
+
+
+@cache
+def plugin_conf_dirs() -> dict[str, Path]:
+    """Returns distribution → `<package>/conf` of every plugin that ships configs, without importing any of them."""
+    found: dict[str, Path] = {}
+    for kind in registry.KINDS.values():
+        for point in metadata.entry_points(group=kind.entry_points):
+            folder = _conf_beside(point.value.split(":")[0].split(".")[0])
+            if folder is not None:
+                found[f"{point.dist.name} {point.dist.version}"] = folder
+    return found
+
+
+def _conf_beside(package: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(location) / "conf").is_dir():
+            return Path(location) / "conf"
+    return None
+
+
+def config_file(group: str, name: str) -> Path | None:
+    """Returns the YAML of a name: the zoo's own, else a plugin's, else None."""
+    for folder in (conf_dir(), *plugin_conf_dirs().values()):
+        path = folder / group / f"{name}.yaml"
+        if path.is_file():
+            return path
+    return None
+
+
+def description(group: str, name: str) -> str:
+    """Returns the first comment line of a name's YAML (after a `# @package` line), or an empty string."""
+    path = config_file(group, name)
+    for line in path.read_text(encoding="utf-8").splitlines() if path else ():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def register_plugin_configs() -> None:
+    """Lets Hydra find plugins' configs, in this process only; a plugin adds names and can't override ours."""
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class ZooSearchPath(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: Any) -> None:
+            for provider, folder in plugin_conf_dirs().items():
+                search_path.append(provider=provider.split()[0], path=folder.resolve().as_uri())
+
+    if not any(plugin.__name__ == "ZooSearchPath" for plugin in Plugins.instance().discover(SearchPathPlugin)):
+        Plugins.instance().register(ZooSearchPath)
+
+
+def compose(config_name: str | None, overrides: list[str]) -> DictConfig:
+    """Composes a config as a command would; leaves a running Hydra application's own state untouched."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_plugin_configs()
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra.compose(config_name, overrides)
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def defaults(kind: str, name: str) -> dict[str, Any]:
+    """Returns the hyper-parameters of a registered name as its YAML states them, as plain values."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.to_container(compose(None, [f"+{kind}@node={name}"]).node, resolve=True)
+    return {key: value for key, value in node.items() if key not in ("_target_", "_convert_", "kind", "name")}
+
+
+def create(kind: str, name: str, **parameters: Any) -> Any:
+    """Builds a registered class; what is not passed comes from its YAML. An unknown key is refused with the nearest.
+
+    A plugin's class without a YAML is built from `parameters` alone.
+    """
+    cls = registry.load(kind, name)
+    if config_file(kind, name) is not None:
+        parameters = complete(kind, name, parameters)
+    built = cls(**parameters)
+    built.registered = {"kind": kind, "name": name, "parameters": parameters}
+    return built
+
+
+def complete(kind: str, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Returns `parameters` with what is missing filled from the YAML; raises UsageError for a key the YAML lacks."""
+    known = defaults(kind, name)
+    for key in parameters:
+        if key not in known:
+            hint = registry.suggest(key, known)
+            raise registry.UsageError(f"{kind} '{name}' has no parameter '{key}'; it has {', '.join(known)}.{hint}")
+    return {**known, **parameters}
+
+
+def instantiate(node: Any, **extra: Any) -> Any:
+    """Turns a config node with `_target_` into its object."""
+    from hydra.utils import instantiate as hydra_instantiate
+
+    return hydra_instantiate(node, **extra)
+
+
+@contextmanager
+def isolated_job() -> Iterator[None]:
+    """Gives one job of a multirun its own arguments and distributed state, and restores both afterwards.
+
+    Lightning's `ddp` strategy starts the other ranks by re-running `sys.argv`; under `--multirun` that would re-run the
+    whole sweep, so the arguments are narrowed to this job's overrides (Lightning pull request 18175, hydra issue 2070).
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    arguments, environment = sys.argv, {name: os.environ.get(name) for name in _DDP_VARIABLES}
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        sys.argv = [arguments[0], *hydra_config.overrides.task]
+        # Lightning hands `hydra.run.dir` to the other ranks, which must be the folder of this very job.
+        _set_run_dir(hydra_config)
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        _restore(environment)
+        _destroy_process_group()
+
+
+def _set_run_dir(hydra_config: Any) -> None:
+    from omegaconf import open_dict, read_write
+
+    with read_write(hydra_config), open_dict(hydra_config):
+        hydra_config.run.dir = hydra_config.runtime.output_dir
+
+
+def _restore(environment: dict[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _destroy_process_group() -> None:
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

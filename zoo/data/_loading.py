@@ -1,0 +1,109 @@
+"""Samplers, loaders and the base class of data modules that read named splits in ready-made batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
+
+from zoo.types import Batch
+
+
+class BatchDataset(Protocol):
+    """A map-style dataset that reads a whole batch at once."""
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Returns the batch of these positions."""
+
+
+class UnrepeatedSampler(Sampler[int]):
+    """Gives rank r the positions r, r + world, r + 2 * world …: every position once over all ranks, none repeated.
+
+    `DistributedSampler` pads the last round with repeats, which falsifies metrics. A rank may get one position less
+    than another, or none at all.
+    """
+
+    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
+        if not 0 <= rank < world:
+            raise ValueError(f"rank must lie in 0 … world - 1 = {world - 1}, got {rank}")
+        self.positions = range(rank, size, world)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class SplitDataModule(LightningDataModule):
+    """Loaders over named splits, sharded over the ranks of the trainer, if there is one.
+
+    A subclass names its `splits` and gives the `dataset` of each.
+    """
+
+    splits: tuple[str, ...]
+
+    def __init__(self, *, batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        check_integer("batch_size", batch_size, 1)
+        check_integer("num_workers", num_workers, 0)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        # UnrepeatedSampler leaves a rank without a batch where there are fewer images than ranks.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def dataset(self, split: str) -> BatchDataset:
+        """Returns the dataset of a split; raises ValueError for another name, RuntimeError before `setup`."""
+        raise NotImplementedError
+
+    def loader(self, split: str, batch_size: int | None = None) -> DataLoader:
+        """Returns a loader in order, every image once over all ranks; `batch_size` None takes the module's."""
+        dataset = self.dataset(split)
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
+        return self._loader(dataset, UnrepeatedSampler(len(dataset), *self._shard()), batch_size or self.batch_size)
+
+    def shuffled_loader(self, split: str, seed: int) -> DataLoader:
+        """Returns a loader in an order that depends on `seed` and epoch alone; ranks get equally many images."""
+        dataset = self.dataset(split)
+        rank, world = self._shard()
+        # Also for a single rank: Lightning calls set_epoch, so a resumed run continues with the order of its epoch.
+        sampler = DistributedSampler(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
+        return self._loader(dataset, sampler, self.batch_size)
+
+    def check_split(self, split: str) -> None:
+        """Raises ValueError, naming the splits, where `split` is none of them."""
+        if split not in self.splits:
+            raise ValueError(f"split must be one of {', '.join(self.splits)}, got {split!r}")
+
+    def _loader(self, dataset: BatchDataset, sampler: Sampler[int], batch_size: int) -> DataLoader:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=on_gpu,
+            collate_fn=_as_is,
+            # Without a generator of its own every pass would advance the global one, and with it the model's dropout.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def _shard(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def check_integer(name: str, value: Any, low: int) -> None:
+    """Raises ValueError unless `value` is an integer of at least `low`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch

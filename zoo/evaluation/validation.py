@@ -1,0 +1,65 @@
+"""Ranks the validation split after every epoch, for every model in the same way and under the same names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+
+from zoo.evaluation.collect import Collected, Collector
+from zoo.evaluation.pictures import ranked_sheet
+from zoo.metrics.functional import spearman
+from zoo.ops.distances import l2_distances
+from zoo.truth import edit_distances
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RankingValidation(lightning.Callback):
+    """Logs `val/<task score>` and, where the data has scene graphs, `val/spearman` and a picture of ranked results.
+
+    `val/spearman` is the mean over all validation images as queries, descriptor distance (L2) against the soft bipartite
+    edit distance, the query left out. The picture goes to loggers that take one (wandb).
+    """
+
+    def __init__(self) -> None:
+        self._collector = Collector()
+        self._truth: Tensor | None = None
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Starts anew."""
+        self._collector = Collector()
+
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keeps what `validation_step` returned."""
+        self._collector.add(outputs["index"], {"vector": outputs["vector"].float()}, outputs["scores"])
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Gathers, ranks and logs; every rank arrives at the same numbers."""
+        collected = self._collector.gather(pl_module.device)
+        for name, value in collected.scores.items():
+            pl_module.log(f"val/{name}", value, prog_bar=name == "accuracy", sync_dist=True)
+        if hasattr(trainer.datamodule, "scene_graphs"):
+            self._rank(trainer, pl_module, collected)
+
+    def _rank(self, trainer: Any, pl_module: Any, collected: Collected) -> None:
+        vectors, truth = collected.vectors["vector"], self._distances(trainer.datamodule, collected.index)
+        distances = l2_distances(vectors, vectors)
+        itself = torch.eye(len(vectors), dtype=torch.bool)
+        value = spearman(distances, truth, ignore=itself).nanmean()
+        pl_module.log("val/spearman", value.float(), prog_bar=True, sync_dist=True)
+        loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+        if loggers and trainer.is_global_zero and not trainer.sanity_checking:
+            picture = ranked_sheet(trainer.datamodule, "val", distances, truth, queries=3, top=10, title="model")
+            for logger in loggers:
+                logger.log_image("val/ranked", [picture], step=trainer.global_step)
+
+    def _distances(self, data: Any, index: Tensor) -> Tensor:
+        if self._truth is None:
+            graphs = data.scene_graphs("val")
+            self._truth = torch.from_numpy(edit_distances(graphs, graphs, nodes="soft", method="bipartite"))
+        return self._truth[index][:, index]

@@ -1,0 +1,1 @@
+"""Retrieval metrics: pure functions in `functional`, one module per registered torchmetrics class."""

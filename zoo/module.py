@@ -1,0 +1,93 @@
+"""The contract that every model of the zoo and every plugin fills."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import lightning
+
+from zoo.types import CHECKPOINT_KEY, Batch, Ranking, Representation, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+
+class _SelfDescribing(lightning.LightningModule):
+    """Writes registry name and plain hyper-parameters into its checkpoints, so that the file alone rebuilds it.
+
+    `registered` is set by `zoo.create`: {"kind", "name", "origin", "parameters"}.
+    """
+
+    registered: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the description; a model built past `zoo.create` has none and can't be rebuilt from its checkpoint."""
+        if self.registered:
+            checkpoint[CHECKPOINT_KEY] = self.registered
+
+
+class Embedder(_SelfDescribing):
+    """A model that turns images into representations.
+
+    A subclass implements `embed`, the usual Lightning `training_step` and `configure_optimizers`; it is built from keyword
+    arguments without defaults, which all stand in its YAML. `kinds` names the `Representation` fields it fills; `monitor`
+    is the metric by which the best checkpoint is kept, `monitor_mode` its sense; `tiny` holds the overrides with which the
+    contract test (`zoo.testing.check_model`) builds it in seconds, `tiny_batch` makes the batch that it is tested on.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("vector",)
+    monitor: ClassVar[str] = "val/spearman"
+    monitor_mode: ClassVar[str] = "max"
+    tiny: ClassVar[Mapping[str, Any]] = {}
+
+    def embed(self, batch: Batch, role: Role = "gallery") -> Representation:
+        """Returns the representation of a batch as a query or as gallery items."""
+        raise NotImplementedError(f"{type(self).__name__} must implement embed(batch, role)")
+
+    def descriptors(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns every named vector (B, D) that an evaluation should compare side by side; by default `embed`'s only."""
+        return {"vector": self.embed(batch).vector}
+
+    def task_scores(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns what the model is trained for, as name → (sum, count) over the batch; `{}` if there is no such task.
+
+        Evaluators add them up over batches and ranks: accuracy of answers, for example.
+        """
+        return {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Returns what `zoo.evaluation.RankingValidation` gathers: positions, vectors and task scores of the batch."""
+        return {"index": batch.index, "vector": self.embed(batch).vector, "scores": self.task_scores(batch)}
+
+    @classmethod
+    def tiny_batch(cls) -> Batch:
+        """Returns a batch of two to four items on which `tiny` models train and embed."""
+        raise NotImplementedError(f"{cls.__name__} must implement tiny_batch()")
+
+
+class Reranker(_SelfDescribing):
+    """A trained model that re-orders a shortlist, wherever the hits come from.
+
+    It needs neither the images nor an index of ours. An untrained re-ranker is any callable of the same signature.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("vector",)
+    monitor: ClassVar[str] = "val/map@10"
+    monitor_mode: ClassVar[str] = "max"
+    tiny: ClassVar[Mapping[str, Any]] = {}
+
+    def rerank(
+        self,
+        query: Representation,
+        hits: Representation,
+        query_metadata: Mapping[str, Any] | None = None,
+        hit_metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Ranking:
+        """Returns the K hits (leading dimension K) in their new order for one query (leading dimension 1)."""
+        raise NotImplementedError(f"{type(self).__name__} must implement rerank(query, hits, …)")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Ranking:
+        """Calls `rerank`."""
+        return self.rerank(*args, **kwargs)

@@ -1,0 +1,101 @@
+"""Pairs of objects: building them, and summing a question's view of them without a copy per question."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def relate_pairs(objects: Tensor) -> Tensor:
+    """Concatenate every object with every object, itself included.
+
+    Args:
+        objects: (B, O, D).
+
+    Returns:
+        (B, O*O, 2D); row ``i * O + j`` is object i followed by object j.
+
+    Raises:
+        ValueError: ``objects`` has not three dimensions.
+
+    Source: the pair set of Eq. 1 of Santoro et al. 2017.
+    """
+    if objects.dim() != 3:
+        raise ValueError(f"objects must be (B, O, D), got shape {tuple(objects.shape)}")
+    batch, count, width = objects.shape
+    first = objects[:, :, None, :].expand(batch, count, count, width)
+    second = objects[:, None, :, :].expand(batch, count, count, width)
+    return torch.cat([first, second], dim=-1).reshape(batch, count * count, 2 * width)
+
+
+def question_chunks(images: int, questions: int, chunk: int) -> list[tuple[slice, slice]]:
+    """Cut a grid of B images × S questions into blocks of at most ``chunk`` questions.
+
+    Blocks hold whole images where ``chunk`` allows it, otherwise a part of one image's questions.
+
+    Raises:
+        ValueError: ``chunk`` is below 1.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1 question, got {chunk}")
+    rows = max(1, chunk // max(questions, 1))
+    columns = min(chunk, max(questions, 1))
+    return [
+        (slice(i, min(i + rows, images)), slice(j, min(j + columns, questions)))
+        for i in range(0, images, rows)
+        for j in range(0, questions, columns)
+    ]
+
+
+class _ShiftedReluSum(torch.autograd.Function):
+    """Σ_p relu(pairs_p + shift_s), recomputed in the backward pass so that no (B, S, P, H) tensor is ever kept."""
+
+    @staticmethod
+    def forward(ctx, pairs: Tensor, shifts: Tensor, chunk: int) -> Tensor:
+        batch, questions, width = shifts.shape
+        total = pairs.new_empty(batch, questions, width, dtype=torch.promote_types(pairs.dtype, torch.float32))
+        for rows, columns in question_chunks(batch, questions, chunk):
+            hidden = (pairs[rows, None] + shifts[rows, columns, None]).relu_()
+            torch.sum(hidden, dim=2, dtype=total.dtype, out=total[rows, columns])
+        ctx.save_for_backward(pairs, shifts)
+        ctx.chunk = chunk
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        pairs, shifts = ctx.saved_tensors
+        batch, questions, _ = shifts.shape
+        grad_pairs = torch.zeros_like(pairs, dtype=grad.dtype)
+        grad_shifts = torch.empty_like(shifts, dtype=grad.dtype)
+        local = grad.to(pairs.dtype)
+        for rows, columns in question_chunks(batch, questions, ctx.chunk):
+            active = (pairs[rows, None] + shifts[rows, columns, None]).gt_(0)
+            # 0/1 counts are exact in fp32 only: bf16 stops counting at 256.
+            grad_shifts[rows, columns] = grad[rows, columns] * active.sum(dim=2, dtype=grad.dtype)
+            grad_pairs[rows] += active.mul_(local[rows, columns, None]).sum(dim=1, dtype=grad.dtype)
+        return grad_pairs.to(pairs.dtype), grad_shifts.to(shifts.dtype), None
+
+
+def shifted_relu_sum(pairs: Tensor, shifts: Tensor, chunk: int) -> Tensor:
+    """Sum relu(pair + shift) over the pairs of an image, once for each of its questions.
+
+    The questions of an image share its pair projections, so that only this cheap step is repeated per question.
+
+    Args:
+        pairs: (B, P, H) projected pairs.
+        shifts: (B, S, H) projected questions, of the same dtype.
+        chunk: how many (image, question) rows are expanded to (P, H) at a time; it bounds memory, forward and backward.
+
+    Returns:
+        (B, S, H) in at least fp32.
+
+    Raises:
+        ValueError: shapes or dtypes differ, or ``chunk`` is below 1.
+    """
+    if pairs.dim() != 3 or shifts.dim() != 3 or pairs.shape[::2] != shifts.shape[::2]:
+        raise ValueError(f"pairs (B, P, H) and shifts (B, S, H) must share B and H, got {pairs.shape}, {shifts.shape}")
+    if pairs.dtype != shifts.dtype:
+        raise ValueError(f"pairs and shifts must have one dtype, got {pairs.dtype} and {shifts.dtype}")
+    return _ShiftedReluSum.apply(pairs, shifts, chunk)

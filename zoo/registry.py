@@ -1,0 +1,167 @@
+"""Names of the zoo: kind and name → where the class stands. Nothing is imported until it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+DISTRIBUTION = "spatial-zoo"
+_EXPORT = re.compile(r"^export = (\w+)", re.MULTILINE)
+
+
+class UsageError(ValueError):
+    """What the caller asked for can't be done; commands print the message without a traceback and exit with 2."""
+
+
+class UnknownName(UsageError):
+    """A name that nobody registers."""
+
+
+class BrokenPlugin(UsageError):
+    """A registered name whose class can't be loaded; the message tells the distribution and the cause."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One table of names: its config group, the built-ins' folder, the module inside it, the plugins' entry points."""
+
+    group: str
+    folder: str
+    module: str
+    entry_points: str
+
+
+KINDS = {
+    kind.group: kind
+    for kind in (
+        Kind("model", "models", "*/module.py", "zoo.models"),
+        Kind("data", "data", "*.py", "zoo.data"),
+        Kind("benchmark", "evaluation/benchmarks", "*.py", "zoo.benchmarks"),
+        Kind("index", "search/indexes", "*.py", "zoo.indexes"),
+        Kind("reranker", "search/rerankers", "*.py", "zoo.rerankers"),
+        Kind("metrics", "metrics", "*.py", "zoo.metrics"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name: `reference` is "module:attribute", `origin` the distribution and its version.
+
+    `problem` is None, or why the name can't be used (two plugins claim it).
+    """
+
+    kind: str
+    name: str
+    reference: str
+    origin: str
+    problem: str | None = None
+
+
+def suggest(word: str, candidates: Any) -> str:
+    """Returns " Did you mean 'x'?" for the nearest of `candidates`, or an empty string."""
+    near = difflib.get_close_matches(word, [str(candidate) for candidate in candidates], n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def check_kind(kind: str) -> Kind:
+    """Returns the table called `kind`; raises UnknownName for another word."""
+    if kind not in KINDS:
+        raise UnknownName(f"unknown kind '{kind}'; kinds are {', '.join(KINDS)}.{suggest(kind, KINDS)}")
+    return KINDS[kind]
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """Returns every usable or ambiguous name of `kind`, sorted; plugins can't take a built-in's name."""
+    found = {**_plugin_entries(kind), **_builtin_entries(kind)}
+    return dict(sorted(found.items()))
+
+
+def shadowed(kind: str) -> list[Entry]:
+    """Returns the plugin entries that claim a built-in's name and are therefore ignored."""
+    builtin = _builtin_entries(kind)
+    return [entry for name, entry in _plugin_entries(kind).items() if name in builtin]
+
+
+def lookup(kind: str, name: str) -> Entry:
+    """Returns the entry of `name`; raises UnknownName with the nearest name, or BrokenPlugin if two claim it."""
+    table = entries(kind)
+    if name not in table:
+        known = ", ".join(table) or "none"
+        raise UnknownName(f"unknown {kind} '{name}'; known: {known}.{suggest(name, table)}")
+    if table[name].problem:
+        raise BrokenPlugin(f"{kind} '{name}': {table[name].problem}")
+    return table[name]
+
+
+def load(kind: str, name: str) -> type:
+    """Imports and returns the class registered as `name`.
+
+    Raises UnknownName, or BrokenPlugin naming distribution, version and cause when a plugin's import fails; an error
+    inside the zoo itself passes through unchanged.
+    """
+    entry = lookup(kind, name)
+    module, _, attribute = entry.reference.partition(":")
+    if entry.origin == origin_of_builtins():
+        return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise BrokenPlugin(_explain(entry, module, attribute, error)) from error
+
+
+def _explain(entry: Entry, module: str, attribute: str, error: Exception) -> str:
+    who = f"{entry.kind} '{entry.name}' of {entry.origin} can't be loaded"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        if module == error.name or module.startswith(f"{error.name}."):
+            return f"{who}: it names the module '{module}', which doesn't exist"
+        return f"{who}: '{module}' imports '{error.name}', which is not installed"
+    if isinstance(error, AttributeError) and not error.__traceback__.tb_next:
+        return f"{who}: '{module}' has no '{attribute}'"
+    return f"{who}: importing '{module}' raised {type(error).__name__}: {error}"
+
+
+@cache
+def origin_of_builtins() -> str:
+    """Returns the name and version of this distribution, as `Entry.origin` spells them."""
+    try:
+        return f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}"
+    except metadata.PackageNotFoundError:
+        return f"{DISTRIBUTION} (not installed)"
+
+
+@cache
+def _builtin_entries(kind: str) -> dict[str, Entry]:
+    table = check_kind(kind)
+    found = {}
+    for path in sorted((PACKAGE / table.folder).glob(table.module)):
+        name = path.parent.name if table.module.startswith("*/") else path.stem
+        export = _EXPORT.search(path.read_text(encoding="utf-8"))
+        if name.startswith("_") or not export:
+            continue
+        module = ".".join(("zoo", *path.relative_to(PACKAGE).with_suffix("").parts))
+        found[name] = Entry(kind, name, f"{module}:{export[1]}", origin_of_builtins())
+    return found
+
+
+def _plugin_entries(kind: str) -> dict[str, Entry]:
+    claims: dict[str, dict[str, Entry]] = {}
+    for point in metadata.entry_points(group=check_kind(kind).entry_points):
+        origin = f"{point.dist.name} {point.dist.version}"
+        claims.setdefault(point.name, {})[origin] = Entry(kind, point.name, point.value, origin)
+    return {name: _settle(list(by_origin.values())) for name, by_origin in claims.items()}
+
+
+def _settle(claims: list[Entry]) -> Entry:
+    if len(claims) == 1:
+        return claims[0]
+    owners = " and ".join(sorted(claim.origin for claim in claims))
+    first = claims[0]
+    return Entry(first.kind, first.name, first.reference, owners, f"claimed by {owners}; uninstall one of them")

@@ -1,0 +1,111 @@
+"""Contract tests for the zoo's own models and for plugin authors.
+
+    from zoo.testing import check_model
+
+    def test_my_model(tmp_path):
+        check_model("acme_rank", tmp_path)
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from zoo import checkpoints, config, registry
+from zoo.module import Embedder
+from zoo.types import Batch, Representation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check_model(name: str, folder: Path) -> None:
+    """Checks that the registered model `name` keeps the contract; raises AssertionError saying which clause it breaks.
+
+    In order: signature equals YAML; it builds from its `tiny` preset; embeds its `tiny_batch` into the fields that `kinds`
+    names, one row an image, each independent of its neighbours; trains one step that changes weights; its checkpoint rebuilds
+    the same model from the file alone. Files go to `folder`.
+    """
+    check_signature("model", name)
+    cls = registry.load("model", name)
+    _require(issubclass(cls, Embedder), f"{cls.__name__} must derive from zoo.module.Embedder")
+    torch.manual_seed(0)
+    model, batch = config.create("model", name, **cls.tiny), cls.tiny_batch()
+    _check_embedding(model.eval(), batch)
+    _check_training(model, batch, folder)
+    _check_reload(model.eval(), batch, folder)
+
+
+def check_signature(kind: str, name: str) -> None:
+    """Checks that the constructor's keyword-only arguments, without defaults, are exactly the keys of the YAML."""
+    parameters = inspect.signature(registry.load(kind, name)).parameters.values()
+    own = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    loose = [p.name for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY or p.default is not p.empty]
+    _require(not loose, f"{kind} '{name}': arguments must be keyword-only and without defaults (the YAML has them): {loose}")
+    keys = set(config.defaults(kind, name))
+    names = {p.name for p in own}
+    _require(keys == names, f"{kind} '{name}': only in YAML {sorted(keys - names)}, only in code {sorted(names - keys)}")
+
+
+def _check_embedding(model: Embedder, batch: Batch) -> None:
+    known = {f.name for f in fields(Representation)}
+    _require(set(model.kinds) <= known, f"kinds {list(model.kinds)} must be among {sorted(known)}")
+    with torch.no_grad():
+        together = model.embed(batch)
+        together.require(model.kinds, "check_model")
+        alone = model.embed(_first(batch))
+        vectors = model.descriptors(batch)
+    for kind in model.kinds:
+        rows = getattr(together, kind)
+        _require(len(rows) == len(batch), f"{kind}: one row per image, got {len(rows)} for {len(batch)} images")
+        _require(bool(rows.isfinite().all()), f"{kind}: values must be finite")
+        close = torch.allclose(getattr(alone, kind)[0], rows[0], atol=1e-4, rtol=1e-4)
+        _require(close, f"{kind}: an image's representation must not depend on its batch in evaluation mode")
+    _require(all(v.ndim == 2 and len(v) == len(batch) for v in vectors.values()), "descriptors() must return (B, D) tensors")
+
+
+def _check_training(model: Embedder, batch: Batch, folder: Path) -> None:
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    trainer = _trainer(folder)
+    trainer.fit(model, DataLoader([batch], batch_size=None))
+    changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
+    _require(bool(changed), "one training step must change weights")
+    bad = [name for name, value in model.named_parameters() if not value.isfinite().all()]
+    _require(not bad, f"weights must stay finite, not so: {bad}")
+    trainer.save_checkpoint(folder / "model.ckpt")
+
+
+def _check_reload(model: Embedder, batch: Batch, folder: Path) -> None:
+    again = checkpoints.load_model(str(folder / "model.ckpt"))
+    with torch.no_grad():
+        old, new = model.embed(batch), again.embed(batch)
+    for kind in model.kinds:
+        same = torch.equal(getattr(old, kind), getattr(new, kind))
+        _require(same, f"{kind}: a model rebuilt from its checkpoint must return the same values")
+
+
+def _first(batch: Batch) -> Batch:
+    return batch._map(lambda tensor: tensor[:1])
+
+
+def _trainer(folder: Path) -> Any:
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+    )
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)

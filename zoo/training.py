@@ -1,0 +1,48 @@
+"""What a training run needs around Lightning's Trainer: exact resumption, and finding the checkpoint to resume."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from zoo.registry import UsageError
+
+_PRIME = 1_000_003  # keeps the seeds of different ranks apart for any sensible number of epochs
+
+
+class EpochSeed(lightning.Callback):
+    """Seeds every epoch anew from (seed, epoch, rank), so that a resumed run goes on bit for bit."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Seeds Python, NumPy and torch."""
+        value = (self.seed + trainer.current_epoch + _PRIME * (1 + trainer.global_rank)) % 2**32
+        random.seed(value)
+        np.random.seed(value)
+        torch.manual_seed(value)
+
+
+def resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
+    """Returns the checkpoint to resume, or None.
+
+    "last" is `checkpoints/last.ckpt` of this run's folder, else of the newest folder beside it. Raises UsageError if there is
+    none, or if a named file is missing.
+    """
+    if ckpt_path is None:
+        return None
+    if ckpt_path != "last":
+        if not Path(ckpt_path).is_file():
+            raise UsageError(f"ckpt_path '{ckpt_path}': no such file")
+        return ckpt_path
+    candidates = [run_dir / "checkpoints" / "last.ckpt", *run_dir.parent.glob("*/checkpoints/last.ckpt")]
+    existing = [path for path in candidates if path.is_file()]
+    if not existing:
+        raise UsageError(f"ckpt_path=last: no checkpoints/last.ckpt in {run_dir} or a folder beside it")
+    return str(existing[0] if existing[0] == candidates[0] else max(existing, key=lambda path: path.stat().st_mtime))

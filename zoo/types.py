@@ -1,0 +1,111 @@
+"""What travels between data, models, indexes, re-rankers and evaluators.
+
+Letters used in every shape of the zoo:
+
+- B items in a batch, Q queries, N gallery items, K items of a shortlist, L anchors
+- D descriptor dimension, C channels or classes, H and W height and width of a map, R regions of an image
+- O objects of a scene, A attributes of an object, E edges of a scene graph, P pairs of objects
+- S questions about an image, T components of a question vector
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+    from torch import Tensor
+
+Role = Literal["query", "gallery"]
+
+CHECKPOINT_KEY = "spatial_zoo"  # where a checkpoint or weights file says which model it belongs to
+
+
+class _Transferable:
+    """Moves every tensor of a dataclass, so that Lightning and pinned-memory loaders can handle a batch."""
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Any:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if hasattr(getattr(self, f.name), "device")}
+        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
+        """Returns a copy with all tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Any:
+        """Returns a copy with all tensors in page-locked memory."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass(frozen=True)
+class Batch(_Transferable):
+    """Images and what is asked about them.
+
+    `index (B,)` int64 is the position within the split, by which gathered descriptors are put back into order.
+    `images (B, 3, H, W)` float in [0, 1], before the model's own normalisation.
+    `questions (B, S, T)` float, `answers (B, S)` int64 class ids, `question_types (B, S)` int64 positions in
+    `question_type_names`, which are written "kind/type"; all four or none.
+    """
+
+    index: Tensor
+    images: Tensor
+    questions: Tensor | None = None
+    answers: Tensor | None = None
+    question_types: Tensor | None = None
+    question_type_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Returns B."""
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Representation(_Transferable):
+    """What a model knows of a batch of images; a model fills the fields that its `kinds` name, the others stay None.
+
+    `vector (B, D)`; `local_map (B, D, H, W)`; `regions (B, R, D)` with `region_mask (B, R)` bool (True = exists) and
+    `region_boxes (B, R, 4)` pixels x0, y0, x1, y1; `probability_map (B, C, H, W)` summing to 1 over C with
+    `drawn_mask (B, H, W)` bool (True = drawn by the user); `keypoints (B, K, 2)` pixels x, y.
+    """
+
+    vector: Tensor | None = None
+    local_map: Tensor | None = None
+    regions: Tensor | None = None
+    region_mask: Tensor | None = None
+    region_boxes: Tensor | None = None
+    probability_map: Tensor | None = None
+    drawn_mask: Tensor | None = None
+    keypoints: Tensor | None = None
+
+    def require(self, kinds: Sequence[str], user: str) -> None:
+        """Raises ValueError, naming both lists, when `user` needs a field that is not filled."""
+        filled = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        missing = [kind for kind in kinds if kind not in filled]
+        if missing:
+            raise ValueError(f"{user} needs the representation fields {list(kinds)}, the model fills {filled}")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A ranked list for one query, nearest first.
+
+    `ids (K,)` are the caller's (strings or ints); `scores (K,)` float, higher = nearer, not increasing; `evidence` holds
+    one mapping per item for display (box of the found object, matched regions, inliers), or None.
+    """
+
+    ids: Sequence[str] | Sequence[int]
+    scores: Tensor
+    evidence: Sequence[dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.scores):
+            raise ValueError(f"Ranking: one score per id is needed, got {len(self.ids)} ids, {len(self.scores)} scores")
+        if self.evidence is not None and len(self.evidence) != len(self.ids):
+            raise ValueError(f"Ranking: one evidence per id, got {len(self.evidence)} for {len(self.ids)} ids")
+
+    def __len__(self) -> int:
+        """Returns K."""
+        return len(self.ids)
