@@ -42,7 +42,7 @@ def plugin_conf_dirs() -> dict[str, Path]:
             folder = _conf_beside(point.value.split(":")[0].split(".")[0])
             if folder is not None:
                 found[f"{point.dist.name} {point.dist.version}"] = folder
-    return found
+    return dict(sorted(found.items()))  # which of two equal names wins must not depend on the order of a directory
 
 
 def _conf_beside(package: str) -> Path | None:

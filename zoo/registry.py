@@ -113,11 +113,11 @@ def load(kind: str, name: str) -> type:
         return getattr(importlib.import_module(module), attribute)
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenPlugin(_explain(entry, module, attribute, error)) from error
 
 
-def _explain(entry: Entry, module: str, attribute: str, error: Exception) -> str:
+def _explain(entry: Entry, module: str, attribute: str, error: BaseException) -> str:
     who = f"{entry.kind} '{entry.name}' of {entry.origin} can't be loaded"
     if isinstance(error, ModuleNotFoundError) and error.name:
         if module == error.name or module.startswith(f"{error.name}."):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,37 @@ class EpochSeed(lightning.Callback):
         random.seed(value)
         np.random.seed(value)
         torch.manual_seed(value)
+
+
+class ConfigLogging(lightning.Callback):
+    """Logs the resolved config where the loggers live, and closes them in a process that Lightning forked.
+
+    A forked rank ends without running exit handlers, so that a logger left open there (wandb) would lose its run.
+    """
+
+    def __init__(self, resolved: dict[str, Any]) -> None:
+        self.resolved = resolved
+        self._process = os.getpid()
+        self._logged = False
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Logs the config once."""
+        for logger in trainer.loggers if not self._logged else ():
+            logger.log_hyperparams(self.resolved)
+        self._logged = True
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Closes the loggers if this process will not come back to the command."""
+        if os.getpid() != self._process:
+            finish_loggers(trainer)
+
+
+def finish_loggers(trainer: Any) -> None:
+    """Ends every logger's run, so that the next job of a multirun begins one of its own."""
+    for logger in trainer.loggers:
+        run = getattr(logger, "_experiment", None)
+        if hasattr(run, "finish"):
+            run.finish()
 
 
 def resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:

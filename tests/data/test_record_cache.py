@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -107,7 +108,12 @@ def foreign_note(path: Path) -> None:
 
 
 def replace_with(path: Path, content: np.ndarray) -> None:
-    np.save(path, content, allow_pickle=True)
+    np.save(path, content)
+    certify(path)
+
+
+def certify(path: Path) -> None:
+    """Makes the note fit the file, so that the checksum has nothing to say."""
     note = {"parameters": {}, "bytes": path.stat().st_size, "crc32": zlib.crc32(path.read_bytes())}
     path.with_suffix(".json").write_text(json.dumps(note))
 
@@ -128,12 +134,13 @@ def foreign_size(path: Path) -> None:
 
 
 def pickled(path: Path) -> None:
-    replace_with(path, np.array([Bomb()], dtype=object))
+    path.write_bytes(pickle.dumps(Bomb()))
+    certify(path)
 
 
 def not_npy(path: Path) -> None:
     path.write_bytes(b"")
-    path.with_suffix(".json").write_text(json.dumps({"bytes": 0, "crc32": 0}))
+    certify(path)
 
 
 @pytest.mark.parametrize(

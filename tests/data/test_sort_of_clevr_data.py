@@ -214,7 +214,7 @@ def test_unknown_or_unopened_splits_and_bad_batch_sizes_are_refused(data, cache)
         data.loader("valid")
     with pytest.raises(ValueError, match="got 'valid'"):
         data.size("valid")
-    with pytest.raises(ValueError, match="batch_size must .* got 0"):
+    with pytest.raises(ValueError, match=r"batch_size must .* got 0"):
         data.loader("val", batch_size=0)
     with pytest.raises(RuntimeError, match="setup"):
         SortOfClevr(**parameters(root=cache)).loader("val")

@@ -87,6 +87,19 @@ def test_float64_beyond_the_range_of_float32():
         assert rho.item() == 1
 
 
+def test_a_row_that_leaves_the_grid_late_is_not_counted():
+    a = torch.cat([torch.arange(200.0) % 5, torch.tensor([3.03, 3.02, 3.01])])[None]
+    b = torch.linspace(0, 1, a.shape[1]).square()[None]
+    assert spearman(a, b).item() == pytest.approx(reference(a[0].numpy(), b[0].numpy()), abs=1e-12)
+
+
+def test_negative_zero_equals_zero():
+    a = torch.tensor([[0.0, -0.0, 5.3, 0.0]])  # off the grid, so that the row is sorted, not counted
+    b = torch.tensor([[0, 1, 2, 3]])
+    for rho in (spearman(a, b), _spearman_batched(a, b, None)):
+        assert rho.item() == pytest.approx(reference(a[0].numpy(), b[0].numpy()), abs=1e-12)
+
+
 def test_large_integers_keep_their_order():
     a = 2**62 + torch.arange(50)[None]
     assert spearman(a, torch.arange(50)[None]).item() == 1

@@ -81,6 +81,18 @@ def test_grouped_questions_give_the_loss_and_gradients_of_one_image_per_question
         torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-3)
 
 
+def test_all_shifts_change_nothing_and_fewer_keep_the_mean_of_what_depends_on_one_object():
+    net = build().eval()
+    images, questions, _ = batch()
+    with torch.no_grad():
+        full = net(images, questions)
+        torch.testing.assert_close(net(images, questions, pair_shifts=25), full, atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(net(images, questions, pair_shifts=1), full, atol=1e-5)
+        # Blind to the second object, so that every sample has the sum of all pairs.
+        net.g[0].weight[:, net.g[0].in_features // 2 :] = 0
+        torch.testing.assert_close(net(images, questions, pair_shifts=1), net(images, questions), atol=1e-5, rtol=1e-4)
+
+
 def test_paper_recipe_has_25_objects_and_the_published_widths():
     net = build(conv=[24] * 4, g=[2048, 1024, 512, 256], h=[256], f=[256, 256], question_layer=4)
     assert net.conv(torch.zeros(1, 3, 75, 75)).shape == (1, 24, 5, 5)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.ops.relations import question_chunks, relate_pairs, shifted_relu_sum
+from zoo.ops.relations import question_chunks, relate_pairs, sample_pairs, shifted_relu_sum
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +25,40 @@ def test_pairs_hold_every_object_with_every_object_in_row_major_order():
 def test_pairs_refuse_other_than_three_dimensions():
     with pytest.raises(ValueError, match=r"objects must be .*\(4, 3\)"):
         relate_pairs(torch.zeros(4, 3))
+
+
+def _sorted_rows(pairs):
+    return sorted(map(tuple, pairs.tolist()))
+
+
+def test_all_shifts_give_every_pair_once():
+    objects = torch.randn(2, 5, 3)
+    for sampled, pairs in zip(sample_pairs(objects, 5), relate_pairs(objects), strict=True):
+        assert _sorted_rows(sampled) == _sorted_rows(pairs)
+
+
+@pytest.mark.parametrize("shifts", [1, 3])
+def test_sampled_pairs_are_distinct_and_hold_each_object_equally_often_in_both_places(shifts):
+    objects = torch.arange(10, dtype=torch.float32).reshape(2, 5, 1)
+    sampled = sample_pairs(objects, shifts)
+    assert sampled.shape == (2, 5 * shifts, 2)
+    for image, pairs in zip(objects, sampled, strict=True):
+        assert len(set(_sorted_rows(pairs))) == 5 * shifts
+        for place in (0, 1):
+            assert sorted(pairs[:, place].tolist()) == sorted(image.flatten().tolist() * shifts)
+
+
+def test_sampled_pairs_change_from_call_to_call_and_with_the_image():
+    objects = torch.arange(25, dtype=torch.float32)[None, :, None].expand(2, -1, -1)
+    first, second = sample_pairs(objects, 1), sample_pairs(objects, 1)
+    assert _sorted_rows(first[0]) != _sorted_rows(second[0]) or not torch.equal(first[0], second[0])
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("shifts", [0, 6])
+def test_shifts_outside_the_objects_are_refused(shifts):
+    with pytest.raises(ValueError, match=f"shifts must lie in 1 … O = 5, got {shifts}"):
+        sample_pairs(torch.zeros(1, 5, 2), shifts)
 
 
 @given(images=st.integers(1, 6), questions=st.integers(1, 9), chunk=st.integers(1, 40))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 
@@ -84,7 +85,7 @@ def damage_header(matrix, sidecar):
 
 def forge_checksum(matrix, sidecar):
     record = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps({**record, "sha256": __import__("hashlib").sha256(matrix.read_bytes()).hexdigest()}))
+    sidecar.write_text(json.dumps({**record, "sha256": hashlib.sha256(matrix.read_bytes()).hexdigest()}))
 
 
 def damage_sidecar(matrix, sidecar):

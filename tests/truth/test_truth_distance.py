@@ -112,8 +112,9 @@ def test_bipartite_and_exact_properties(seed, n, m, values, antisymmetric):
 
 
 @pytest.mark.parametrize("nodes", ["soft", "hard"])
-def test_bipartite_is_the_cost_of_some_optimal_node_assignment(nodes):
-    graphs = sets_of_graphs(7, 40, (2, 5), values=2, attributes=2)
+@pytest.mark.parametrize(("count", "sizes", "values"), [(40, (2, 5), 2), (4, (5, 7), 1)])
+def test_bipartite_is_the_cost_of_some_optimal_node_assignment(nodes, count, sizes, values):
+    graphs = sets_of_graphs(7, count, sizes, values=values, attributes=2, antisymmetric=(1,))
     for a, b in zip(graphs[::2], graphs[1::2], strict=True):
         a, b = sorted((a, b), key=len)
         table, maps = node_costs(a, b, nodes), list(permutations(range(len(b)), len(a)))
@@ -144,9 +145,9 @@ def test_bipartite_tells_symmetric_graphs_apart(rng):
     hexagon, triangles = cycles(6), cycles(3, 3)
     assert edit_distance(triangles, shuffled(triangles, rng)) == 0
     assert edit_distance(hexagon, triangles) >= edit_distance(hexagon, triangles, method="exact") > 0
-    squares = cycles(*[4] * 16)
+    squares = cycles(*[4] * 7)
     assert edit_distance(squares, shuffled(squares, rng)) == 0
-    empty = SceneGraph(np.zeros((64, 1), int), [])
+    empty = SceneGraph(np.zeros((28, 1), int), [])
     assert edit_distance(empty, shuffled(empty, rng)) == 0
 
 

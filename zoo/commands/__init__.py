@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import select
 import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from zoo import __version__
 from zoo.registry import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VERBS = {
     "train": "train a model on a data set",
     "eval": "evaluate a trained model on a benchmark",
     "list": "show every registered name, where it comes from and what it is",
-    "completion": "print the shell completion: eval \"$(zoo completion bash)\"",
+    "completion": 'print the shell completion: eval "$(zoo completion bash)"',
 }
 
 _HELP = """\
@@ -30,6 +37,30 @@ What will run, without running it:  zoo train experiment=demo --cfg job
 """
 
 
+@contextmanager
+def until_reader_leaves() -> Iterator[None]:
+    """Ends the command quietly, as SIGPIPE would, once nobody reads its output any more (`zoo list | head -1`)."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        # What is still buffered would fail again, loudly, when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _reader_left() -> bool:
+    """Tells a broken stdout from any other broken pipe, such as that to a loader process."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+@until_reader_leaves()
 def main() -> None:
     """Runs `zoo VERB …` as `python -m zoo.commands.VERB …`."""
     arguments = sys.argv[1:]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from zoo import config
+from zoo.commands import until_reader_leaves
 from zoo.commands._hints import explain
 from zoo.registry import UsageError
 
@@ -27,27 +29,37 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    logging.raiseExceptions = False  # a log line that nobody reads any more isn't worth a traceback each
     config.register_plugin_configs()
+    sys.argv[1:] = _flags_first(sys.argv[1:])
     started = []
 
     def job(cfg: DictConfig) -> Any:
         started.append(True)
-        with config.isolated_job():
-            return task(cfg)
+        try:
+            with config.isolated_job():
+                return task(cfg)
+        except UsageError as error:  # before Hydra sees it and announces a failed job
+            _stop(str(error))
 
     try:
-        hydra.main(config_path=str(config.conf_dir()), config_name=config_name, version_base="1.3")(job)()
+        with until_reader_leaves():
+            hydra.main(config_path=str(config.conf_dir()), config_name=config_name, version_base="1.3")(job)()
     except UsageError as error:
         _stop(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         if started:
             raise
         _stop(explain(error, config_name, sys.argv[1:]))
-    except BrokenPipeError:  # `zoo train --help | head`
-        sys.stderr.close()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Moves --multirun to the front: Hydra's parser refuses overrides on both sides of a flag."""
+    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return flags[:1] + [argument for argument in arguments if argument not in flags]
 
 
 def _stop(message: str) -> None:

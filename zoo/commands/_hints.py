@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo import config
+from zoo import config, registry
 from zoo.registry import suggest
 
 if TYPE_CHECKING:
@@ -19,12 +19,24 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
     message = ": ".join(dict.fromkeys(line for line in lines if line))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, word = error.missing_cfg_file.rpartition("/")
+        if group in registry.KINDS and word in registry.entries(group):
+            return _without_config(group, word)
         return f"unknown {group or 'config'} '{word}'; known: {', '.join(_options(group))}.{suggest(word, _options(group))}"
     for key in _override_keys(arguments):
         words = _known_keys(config_name, arguments)
         if words and key not in words:
             return f"unknown key '{key}'.{suggest(key, words)} All keys: zoo {config_name} --cfg job"
     return message
+
+
+def _without_config(kind: str, name: str) -> str:
+    """Says what is wrong with a registered name that has no YAML, which is only ever a plugin's."""
+    try:
+        registry.load(kind, name)
+    except registry.BrokenPlugin as error:
+        return str(error)
+    origin = registry.lookup(kind, name).origin
+    return f"{kind} '{name}' of {origin} ships no config: its package lacks conf/{kind}/{name}.yaml"
 
 
 def _options(group: str) -> list[str]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import checkpoints, config
 from zoo.evaluation.validation import RankingValidation
 from zoo.registry import UsageError
-from zoo.training import EpochSeed
+from zoo.training import ConfigLogging, EpochSeed
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -100,12 +100,9 @@ def loggers(cfg: DictConfig) -> list[Logger]:
 
 
 def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], log: list[Logger]) -> lightning.Trainer:
-    """Builds the Trainer and logs the resolved config."""
-    built = config.instantiate(cfg.trainer, callbacks=callbacks, logger=log or False)
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    for one in built.loggers:
-        one.log_hyperparams(resolved)
-    return built
+    """Builds the Trainer, which logs the resolved config."""
+    logs_config = ConfigLogging(OmegaConf.to_container(cfg, resolve=True))
+    return config.instantiate(cfg.trainer, callbacks=[logs_config, *callbacks], logger=log or False)
 
 
 def about(cfg: DictConfig, model: Any, source: str | None) -> dict[str, Any]:

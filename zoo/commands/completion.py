@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from zoo.commands import VERBS
+from zoo.commands import VERBS, until_reader_leaves
 
 HYDRA_VERBS = ("train", "eval")
 
@@ -30,6 +30,7 @@ complete -o nospace -o default -F _zoo_complete zoo
 _ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
 
 
+@until_reader_leaves()
 def main() -> None:
     """Runs the command."""
     from zoo.registry import KINDS

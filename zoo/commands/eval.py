@@ -18,6 +18,7 @@ def main() -> None:
 
 def evaluate(cfg: DictConfig) -> float | None:
     """Evaluates as configured and returns the first Spearman of the row that the contact sheet shows."""
+    from zoo import training
     from zoo.commands import _setup
     from zoo.evaluation import runner
 
@@ -25,9 +26,11 @@ def evaluate(cfg: DictConfig) -> float | None:
     model, source = _setup.trained_model(cfg)
     trainer = _setup.trainer(cfg, callbacks=[], log=_setup.loggers(cfg))
     run_dir = Path(cfg.paths.run_dir)
-    metrics = runner.evaluate(
-        model, _setup.build(cfg.data), _setup.build(cfg.benchmark), trainer, run_dir, _setup.about(cfg, model, source)
-    )
+    data, benchmark = _setup.build(cfg.data), _setup.build(cfg.benchmark)
+    try:
+        metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, source))
+    finally:
+        training.finish_loggers(trainer)
     if trainer.is_global_zero:
         _setup.log.info("written: %s", run_dir)
     return next(iter(metrics.values()), None)

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 from zoo import config, registry
+from zoo.commands import until_reader_leaves
 
 _HELP = "Lists what can be chosen by name. No plugin code runs unless --check is given."
 
 
+@until_reader_leaves()
 def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(prog="zoo list", description=_HELP)

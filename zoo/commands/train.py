@@ -28,7 +28,16 @@ def train(cfg: DictConfig) -> float | None:
     trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), log=_setup.loggers(cfg))
     if resume:
         _setup.log.info("resuming %s", resume)
-    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+        return _conclude(cfg, model, data, trainer, run_dir)
+    finally:
+        training.finish_loggers(trainer)
+
+
+def _conclude(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path) -> float | None:
+    from zoo.commands import _setup
+
     best = trainer.checkpoint_callback
     if trainer.is_global_zero and best and best.best_model_path:
         _setup.log.info("best checkpoint: %s", best.best_model_path)

@@ -66,12 +66,12 @@ def generate(recipe: Recipe, split: str, start: int, stop: int) -> np.ndarray:
 
 
 def generate_chunks(recipe: Recipe, split: str, size: int, workers: int | None = None) -> Iterator[np.ndarray]:
-    """Yields all `size` records of a split in order, in chunks, made by `workers` threads (None: one per usable core).
+    """Yields all `size` records of a split in order, in chunks, made by `workers` threads (None: one per core).
 
-    NumPy releases the interpreter lock, so threads run in parallel, and unlike processes they neither re-import the
-    user's script nor fork a process in which torch already runs threads.
+    Threads suffice, as NumPy's loops release the interpreter lock; unlike processes they neither re-import the user's
+    script nor fork a process in which torch already runs threads.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or os.cpu_count() or 1
     step = max(1, _CHUNK_PIXELS // recipe.image_size**2)
     pending: deque = deque()
     with ThreadPoolExecutor(workers) as pool:

@@ -11,7 +11,6 @@ import hashlib
 import numpy as np
 
 COLOURS = ("red", "green", "blue", "orange", "grey", "yellow")
-SHAPES = ("rectangle", "circle")
 ABSENT = -1
 SCENE_DRAWS = 1 + 3 * len(COLOURS)
 # RGB by label: 0 is the ground, 1 + c is colour c (the public generator's values).
@@ -45,8 +44,8 @@ def place(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns count (N,), colour, shape, x, y (N, O) of the scenes that `draws` (N, SCENE_DRAWS) stand for.
 
-    The count is uniform in low … high, the colours are a uniformly random subset in ascending order, shapes are 0 or 1
-    with probability 1/2, x and y are centres in pixels. Objects don't overlap and don't touch.
+    The count is uniform in low … high, the colours are a uniformly random subset in ascending order, shapes are 0
+    (rectangle) or 1 (circle) with probability 1/2, x and y are centres in pixels. Objects don't touch.
     """
     kinds = len(COLOURS)
     count = low + (draws[:, 0] * (high - low + 1)).astype(np.int64)

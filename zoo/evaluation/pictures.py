@@ -64,7 +64,7 @@ def ranked_sheet(
             nearest = [item for item in order_by[query].argsort(stable=True).tolist() if item != query][:top]
             tiles = [(data.picture(split, query), "query")]
             tiles += [
-                (data.picture(split, item), f"d {distances[query, item]:.2f} | gt {truth[query, item]:.2f}")
+                (data.picture(split, item), f"d {distances[query, item]:.3g} | gt {truth[query, item]:.3g}")
                 for item in nearest
             ]
             rows.append(SheetRow(f"{data.ids(split)[query]}: top {top} by {name}", tiles))

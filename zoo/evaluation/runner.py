@@ -30,6 +30,7 @@ class EvaluationData(lightning.LightningDataModule):
     def __init__(self, data: Any, benchmark: Any) -> None:
         super().__init__()
         self.data, self.benchmark = data, benchmark
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than images is no error
 
     def prepare_data(self) -> None:
         """Makes the images and the ground truth."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_WIDEST = 400  # characters; a wrapped table of numbers can't be read
+
 
 @dataclass(frozen=True)
 class Table:
@@ -33,4 +35,5 @@ class Table:
         for row in self.rows:
             drawn.add_row(*row)
         console = Console()
-        Console(width=max(console.width, console.measure(drawn).maximum)).print(drawn)
+        needed = console.measure(drawn, options=console.options.update(width=_WIDEST)).maximum
+        Console(width=max(console.width, needed)).print(drawn)

@@ -6,15 +6,29 @@ import torch
 from torch import Tensor
 
 _GALLERY_BLOCK = 2048  # rows converted to float64 at a time: raw pixels of a whole gallery would take gigabytes
+_LONG = 1024  # components from which a matrix product pays
+_SAME = 1e-11  # squared distance over squared norms below which two long descriptors are taken as equal
+_DECIMALS = 9
 
 
 def l2_distances(queries: Tensor, gallery: Tensor) -> Tensor:
     """Returns Euclidean distances (Q, N) in float64 between `queries (Q, D)` and `gallery (N, D)` of any number type.
 
-    Short descriptors are compared by their differences, so that equal descriptors give exactly equal distances; long ones
-    (raw pixels) through products in float64, where integers stay exact.
+    Short descriptors are compared by their differences, long ones (raw pixels) through a matrix product, in which integers
+    stay exact. Distances are rounded to nine decimals: what is equal on paper (duplicates, permuted or L2-normalised binary
+    descriptors) must tie, whatever the order of summation.
     """
-    mode = "use_mm_for_euclid_dist" if queries.shape[1] > 1024 else "donot_use_mm_for_euclid_dist"
     queries = queries.double()
-    blocks = [torch.cdist(queries, rows.double(), compute_mode=mode) for rows in gallery.split(_GALLERY_BLOCK)]
-    return torch.cat(blocks, dim=1) if blocks else queries.new_empty(len(queries), 0)
+    distances = _by_product if queries.shape[1] > _LONG else _by_difference
+    blocks = [distances(queries, rows.double()) for rows in gallery.split(_GALLERY_BLOCK)]
+    return torch.cat(blocks, dim=1).round(decimals=_DECIMALS) if blocks else queries.new_empty(len(queries), 0)
+
+
+def _by_difference(queries: Tensor, gallery: Tensor) -> Tensor:
+    return torch.cdist(queries, gallery, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _by_product(queries: Tensor, gallery: Tensor) -> Tensor:
+    norms = queries.square().sum(1)[:, None] + gallery.square().sum(1)
+    squared = norms - 2 * queries @ gallery.T
+    return squared.where(squared > _SAME * norms, 0).sqrt()

@@ -29,6 +29,34 @@ def relate_pairs(objects: Tensor) -> Tensor:
     return torch.cat([first, second], dim=-1).reshape(batch, count * count, 2 * width)
 
 
+def sample_pairs(objects: Tensor, shifts: int) -> Tensor:
+    """Pair every object with ``shifts`` others, so that each stands equally often in the first and second place.
+
+    The objects of an image are put into a random order and paired with themselves, moved on cyclically by ``shifts``
+    random steps. What depends on one object of the pair is then averaged without error, whatever ``shifts`` is; only
+    what depends on both is sampled.
+
+    Args:
+        objects: (B, O, D).
+        shifts: 1 … O; O gives all pairs, in another order than ``relate_pairs``.
+
+    Returns:
+        (B, O*shifts, 2D).
+
+    Raises:
+        ValueError: ``objects`` has not three dimensions or ``shifts`` is outside 1 … O.
+    """
+    if objects.dim() != 3:
+        raise ValueError(f"objects must be (B, O, D), got shape {tuple(objects.shape)}")
+    batch, count, width = objects.shape
+    if not 1 <= shifts <= count:
+        raise ValueError(f"shifts must lie in 1 … O = {count}, got {shifts}")
+    order = torch.rand(batch, count, device=objects.device).argsort(dim=1)
+    first = torch.gather(objects, 1, order[..., None].expand(-1, -1, width))
+    steps = torch.randperm(count)[:shifts].tolist()
+    return torch.cat([torch.cat([first, first.roll(step, dims=1)], dim=-1) for step in steps], dim=1)
+
+
 def question_chunks(images: int, questions: int, chunk: int) -> list[tuple[slice, slice]]:
     """Cut a grid of B images × S questions into blocks of at most ``chunk`` questions.
 

@@ -54,16 +54,32 @@ def pair_codes(offsets, starts, adjacency):
     codes = np.zeros(starts[-1], np.uint16)
     degrees = np.zeros((len(adjacency), 2 * relations), np.int64)
     for graph in range(len(offsets) - 1):
-        first, size = offsets[graph], offsets[graph + 1] - offsets[graph]
-        for i in range(size):
-            for j in range(size):
-                for r in range(relations):
-                    if (adjacency[first + i, r] >> np.uint64(j)) & np.uint64(1):
-                        codes[starts[graph] + i * size + j] |= np.uint16(1 << (2 * r))
-                        codes[starts[graph] + j * size + i] |= np.uint16(2 << (2 * r))
-                        degrees[first + i, 2 * r] += 1
-                        degrees[first + j, 2 * r + 1] += 1
+        first, start, size = offsets[graph], starts[graph], offsets[graph + 1] - offsets[graph]
+        for pair in range(size * size):
+            i, j = pair // size, pair % size
+            for r in range(relations):
+                edge = (adjacency[first + i, r] >> np.uint64(j)) & np.uint64(1)
+                codes[start + pair] |= np.uint16(edge << np.uint64(2 * r))
+                codes[start + j * size + i] |= np.uint16(edge << np.uint64(2 * r + 1))
+                degrees[first + i, 2 * r] += edge
+                degrees[first + j, 2 * r + 1] += edge
     return codes, degrees
+
+
+@compiled
+def reach_columns(row_cost, base, current, last, work):
+    """Shorten the paths to the open columns by way of one row: the length of the shortest and its place."""
+    column_dual, reach, parent, row_of, open_columns = work[1], work[2], work[3], work[4], work[5]
+    lowest, place = FAR, 0
+    for position in range(last):
+        j = open_columns[position]
+        length = base + row_cost[j] - column_dual[j]
+        if length < reach[j]:
+            reach[j] = length
+            parent[j] = current
+        if reach[j] < lowest or (reach[j] == lowest and row_of[j] < 0):
+            lowest, place = reach[j], position
+    return lowest, place
 
 
 @compiled
@@ -74,7 +90,7 @@ def assign(cost, rows, columns, column_of, work):
     places with the last open one, and among equal costs a free column wins: the rules by which
     `scipy.optimize.linear_sum_assignment` decides ties. cost: (≥ rows, ≥ columns) int64. work: (6, ≥ columns) int64.
     """
-    row_dual, column_dual, reach, parent, row_of, open_columns = work[0], work[1], work[2], work[3], work[4], work[5]
+    row_dual, column_dual, reach, parent, row_of, open_columns = work
     for j in range(columns):
         column_dual[j] = 0
         row_of[j] = -1
@@ -86,16 +102,7 @@ def assign(cost, rows, columns, column_of, work):
         current, lowest, sink = row, 0, -1
         row_dual[row] = 0
         while sink < 0:
-            base = lowest - row_dual[current]
-            lowest, place = FAR, 0
-            for position in range(last):
-                j = open_columns[position]
-                length = base + cost[current, j] - column_dual[j]
-                if length < reach[j]:
-                    reach[j] = length
-                    parent[j] = current
-                if reach[j] < lowest or (reach[j] == lowest and row_of[j] < 0):
-                    lowest, place = reach[j], position
+            lowest, place = reach_columns(cost[current], lowest - row_dual[current], current, last, work)
             j = open_columns[place]
             last -= 1
             open_columns[place] = open_columns[last]
@@ -145,6 +152,19 @@ def pair_costs(queries, q, gallery, g, table, turn, sub):
 
 
 @compiled
+def pad_square(cost, n, m, unit):
+    """Put the deletion, insertion and empty blocks around the substitution costs (n, m): forbidden cells cost 5."""
+    for i in range(n):
+        for k in range(n):
+            cost[i, m + k] = unit if k == i else 5 * unit
+    for i in range(m):
+        for k in range(m):
+            cost[n + i, k] = unit if k == i else 5 * unit
+        for k in range(n):
+            cost[n + i, m + k] = 0
+
+
+@compiled
 def authors_block(queries, gallery, costs, q0, q1, g0, g1, out):
     """Write the authors' distance of queries q0:q1 and gallery g0:g1 into `out`."""
     table = np.empty((64, len(gallery.tuples)), np.int64)
@@ -155,18 +175,9 @@ def authors_block(queries, gallery, costs, q0, q1, g0, g1, out):
         substitutions(queries, q, gallery, costs, table)
         n = queries.offsets[q + 1] - queries.offsets[q]
         for g in range(g0, g1):
-            first = gallery.offsets[g]
-            m = gallery.offsets[g + 1] - first
-            for i in range(n):
-                for k in range(m):
-                    cost[i, k] = table[i, gallery.kinds[first + k]]
-                for k in range(n):
-                    cost[i, m + k] = costs.unit if k == i else 5 * costs.unit
-            for i in range(m):
-                for k in range(m):
-                    cost[n + i, k] = costs.unit if k == i else 5 * costs.unit
-                for k in range(n):
-                    cost[n + i, m + k] = 0
+            m = gallery.offsets[g + 1] - gallery.offsets[g]
+            pair_costs(queries, q, gallery, g, table, False, cost)
+            pad_square(cost, n, m, costs.unit)
             assign(cost, n + m, n + m, column_of, work)
             node = 0
             for i in range(n + m):

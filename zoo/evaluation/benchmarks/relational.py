@@ -95,13 +95,13 @@ class Relational:
     def score(self, collected: Collected, data: Any, rank: int, world: int, device: torch.device) -> Report:
         """Returns the table; collective: each rank scores its share of the queries, sums are exchanged."""
         own = torch.arange(rank, min(self.queries, len(collected.index)), world)
-        truths = {column: torch.from_numpy(np.array(self.truth(data, *column)[own])) for column in self.columns}
+        truths = {column: self._own_truth(data, *column, own) for column in self.columns}
         rows = []
         for label, vectors in {**collected.vectors, **self._data_vectors(data)}.items():
             for normalise in self.normalised:
                 distances = l2_distances(*_pick(vectors, own, normalise))
                 cells = {column: _mean_spearman(distances, truth, own, device) for column, truth in truths.items()}
-                rows.append(Row(label, normalise, cells, self._published(label)))
+                rows.append(Row(label, normalise, cells, self.published.get(label)))
         return Report(
             rows, self._agreement(data, own, device), collected.scores, self.fingerprint(data), self._best(rows, collected)
         )
@@ -115,6 +115,9 @@ class Relational:
         extra = [("exact", "soft"), ("bipartite", "soft"), ("authors", "soft")] if self._agrees(data) else []
         return list(dict.fromkeys([*self.columns, *extra]))
 
+    def _own_truth(self, data: Any, method: str, nodes: str, own: Tensor) -> Tensor:
+        return torch.from_numpy(np.asarray(self.truth(data, method, nodes)[own.numpy()]))
+
     def _agrees(self, data: Any) -> bool:
         return self.agreement and int(data.scene_graphs(data.gallery_split).sizes.max()) <= EXACT_NODES
 
@@ -122,11 +125,9 @@ class Relational:
         """Correlates the exact distance with the two approximations (paper, Sec. 6: .89)."""
         if not self._agrees(data):
             return {}
-        exact = torch.from_numpy(np.array(self.truth(data, "exact", "soft")[own]))
+        exact = self._own_truth(data, "exact", "soft", own)
         return {
-            f"exact ~ {method}": _mean_spearman(
-                torch.from_numpy(np.array(self.truth(data, method, "soft")[own])), exact, own, device
-            )
+            f"exact ~ {method}": _mean_spearman(self._own_truth(data, method, "soft", own), exact, own, device)
             for method in ("bipartite", "authors")
         }
 
@@ -138,9 +139,6 @@ class Relational:
         if "composition" in self.baselines:
             vectors["composition"] = torch.as_tensor(data.compositions(data.gallery_split))
         return vectors
-
-    def _published(self, label: str) -> Sequence[float] | None:
-        return self.published.get(label)
 
     def _best(self, rows: list[Row], collected: Collected) -> Row:
         """Picks the model's row with the highest first column, which the contact sheet shows."""

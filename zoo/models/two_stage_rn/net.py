@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zoo.ops.relations import question_chunks, relate_pairs, shifted_relu_sum
+from zoo.ops.relations import question_chunks, relate_pairs, sample_pairs, shifted_relu_sum
 
 AGGREGATIONS = ("max", "avg")
 
@@ -68,10 +68,26 @@ class TwoStageRNNet(nn.Module):
         self.f = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([after[-1], *f, answers]))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, images: Tensor, questions: Tensor) -> Tensor:
-        """Return logits (B, S, answers) for S questions (B, S, question_dim) on each of the images (B, 3, H, W)."""
-        pairs = self.h_pair(self._relate(self.conv(images)))
-        state = self.pair_scale * self._sum_over_pairs(pairs, self.h_question(questions.to(images.dtype)))
+    def forward(self, images: Tensor, questions: Tensor, pair_shifts: int | None = None) -> Tensor:
+        """Answer S questions on each image.
+
+        Args:
+            images: (B, 3, H, W).
+            questions: (B, S, question_dim).
+            pair_shifts: relate every object to that many random objects instead of all O of them, and scale the sum
+                up by O / pair_shifts. A training step then costs that much less; see ``sample_pairs``.
+
+        Returns:
+            Logits (B, S, answers).
+
+        Raises:
+            ValueError: ``pair_shifts`` is outside 1 … O.
+        """
+        objects = self._objects(self.conv(images))
+        sampled = relate_pairs(objects) if pair_shifts is None else sample_pairs(objects, pair_shifts)
+        pairs = self.h_pair(self._relate(sampled))
+        scale = self.pair_scale * objects.shape[1] ** 2 / sampled.shape[1]
+        state = scale * self._sum_over_pairs(pairs, self.h_question(questions.to(images.dtype)))
         for layer in self.f[:-1]:
             state = F.relu(layer(state))
         return self.f[-1](self.dropout(state))
@@ -89,7 +105,7 @@ class TwoStageRNNet(nn.Module):
         """
         if not self.g:
             raise ValueError("relation_features needs a question-free layer, but question_layer is 0 (RN)")
-        pairs = self._relate(self.conv(images))
+        pairs = self._relate(relate_pairs(self._objects(self.conv(images))))
         pairs = F.normalize(pairs, dim=-1) if pair_norm else pairs
         return _aggregate(pairs, aggregation)
 
@@ -97,12 +113,15 @@ class TwoStageRNNet(nn.Module):
         """Aggregate the last convolution map of (B, 3, H, W) over its positions to (B, conv[-1])."""
         return _aggregate(self.conv(images).flatten(2).transpose(1, 2), aggregation)
 
-    def _relate(self, maps: Tensor) -> Tensor:
-        """Run the question-free layers on all pairs of the map's positions: (B, C, H, W) to (B, P, D)."""
-        state = relate_pairs(torch.cat([maps, self._coordinates(maps)], dim=1).flatten(2).transpose(1, 2))
+    def _objects(self, maps: Tensor) -> Tensor:
+        """Return the map's positions with their coordinates as objects: (B, C, H, W) to (B, H*W, C + 2)."""
+        return torch.cat([maps, self._coordinates(maps)], dim=1).flatten(2).transpose(1, 2)
+
+    def _relate(self, pairs: Tensor) -> Tensor:
+        """Run the question-free layers on (B, P, 2D)."""
         for layer in self.g:
-            state = F.relu(layer(state))
-        return state
+            pairs = F.relu(layer(pairs))
+        return pairs
 
     def _coordinates(self, maps: Tensor) -> Tensor:
         """Return the coordinate channels x, y of the map's positions, (B, 2, H, W)."""

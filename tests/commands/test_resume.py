@@ -1,0 +1,65 @@
+"""Stopping and going on gives the run that was never stopped, to the last bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from zoo import checkpoints
+
+TINY = (
+    "data.train_size=48", "data.val_size=8", "data.test_size=4", "data.gallery_size=8", "data.batch_size=16",
+    "model.g=[16,16]", "model.h=[16]", "model.f=[16,16]", "model.question_layer=2", "model.schedule=constant",
+    "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false",
+)  # fmt: skip
+
+
+def train(folder, *overrides, check=True):
+    command = [sys.executable, "-m", "zoo.commands.train", *TINY, f"hydra.run.dir={folder}", *overrides]
+    return subprocess.run(command, capture_output=True, text=True, check=check)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    cache = f"data.root={root / 'data'}"
+    train(root / "whole", cache, "trainer.max_epochs=4")
+    train(root / "parts" / "first", cache, "trainer.max_epochs=2")
+    train(root / "parts" / "second", cache, "trainer.max_epochs=4", "ckpt_path=last")
+    return root
+
+
+def last(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_four_epochs_are_two_and_two(runs):
+    whole, parts = last(runs / "whole"), last(runs / "parts" / "second")
+    assert whole["global_step"] == parts["global_step"] == 12
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name
+    for number, state in whole["optimizer_states"][0]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, parts["optimizer_states"][0]["state"][number][name]), (number, name)
+
+
+def test_the_first_part_is_not_the_whole(runs):
+    first, whole = last(runs / "parts" / "first"), last(runs / "whole")
+    assert any(not torch.equal(value, whole["state_dict"][name]) for name, value in first["state_dict"].items())
+
+
+def test_best_and_last_are_kept_and_describe_themselves(runs):
+    for name in ("best", "last"):
+        model = checkpoints.load_model(str(runs / "whole" / "checkpoints" / f"{name}.ckpt"))
+        assert model.registered["name"] == "two_stage_rn"
+        assert model.registered["parameters"]["g"] == [16, 16]
+
+
+def test_nothing_to_resume_is_said(tmp_path):
+    answer = train(tmp_path / "a" / "b", f"data.root={tmp_path}", "ckpt_path=last", check=False)
+    assert answer.returncode == 2
+    assert "ckpt_path=last: no checkpoints/last.ckpt" in answer.stderr
+    assert "Traceback" not in answer.stderr

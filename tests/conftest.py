@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported anywhere: tests run side by side, and more threads than cores slow all of them down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+collect_ignore = ["plugins"]  # packages of their own, which tools/check_wheel.sh installs and tests
+
+
+@pytest.fixture(scope="session", autouse=True)
+def zoo_cache(tmp_path_factory):
+    """Keeps generated data and ground truth of the tests out of the user's cache."""
+    os.environ["ZOO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Overrides with which `zoo train` takes seconds."""
+    network = ["model.g=[16,16]", "model.h=[16]", "model.f=[16,16]", "model.question_layer=2"]
+    sizes = ["data.train_size=64", "data.val_size=16", "data.test_size=8", "data.gallery_size=40"]
+    return [*network, *sizes, "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs a command of the environment in a folder of its own; `code` is the exit code that it must end with."""
+
+    def run(*words, code=0, cwd=tmp_path, **environment):
+        words = [str(BIN / words[0]), *words[1:]]
+        variables = {**os.environ, **{name: str(value) for name, value in environment.items()}}
+        done = subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def plugin_site(tmp_path_factory):
+    """Returns a folder for sys.path into which the wheels of zoo_acme and zoo_broken are installed."""
+    folder = tmp_path_factory.mktemp("plugins")
+    for name in ("zoo_acme", "zoo_broken"):
+        build_wheel(ROOT / "tests" / "plugins" / name, folder / "dist")
+    for wheel in (folder / "dist").glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def build_wheel(project, folder):
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(words, cwd=project, check=True, capture_output=True)
+
+
+@pytest.fixture
+def plugins(plugin_site, monkeypatch):
+    """Installs zoo_acme and zoo_broken in this process for the duration of a test."""
+    with _visible(plugin_site, monkeypatch):
+        yield plugin_site
+
+
+@pytest.fixture
+def distribution(tmp_path, monkeypatch):
+    """Installs distributions made up by a test: dist-info and files on sys.path, as pip leaves them."""
+    site = tmp_path / "site"
+
+    def install(name, version, points, files=None, kind="zoo.models"):
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        lines = [f"[{kind}]", *(f"{point} = {value}" for point, value in points.items())]
+        written = {
+            info / "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            info / "entry_points.txt": "\n".join(lines) + "\n",
+            **{site / path: text for path, text in (files or {}).items()},
+        }
+        for path, text in written.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+    site.mkdir()
+    with _visible(site, monkeypatch):
+        yield install
+
+
+class _visible:
+    """Puts a folder on sys.path and forgets, before and after, what was read from there."""
+
+    def __init__(self, site, monkeypatch):
+        self.site, self.monkeypatch = site, monkeypatch
+
+    def __enter__(self):
+        self.monkeypatch.syspath_prepend(str(self.site))
+        self._forget()
+
+    def __exit__(self, *_):
+        sys.path.remove(str(self.site))
+        self._forget()
+
+    def _forget(self):
+        from zoo import config
+
+        config.plugin_conf_dirs.cache_clear()
+        for name, module in list(sys.modules.items()):
+            if str(self.site) in (getattr(module, "__file__", None) or ""):
+                del sys.modules[name]

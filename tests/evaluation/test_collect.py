@@ -1,0 +1,47 @@
+"""Gathering over batches and ranks."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from zoo.evaluation.collect import Collector
+
+CPU = torch.device("cpu")
+
+
+def fill(collector, positions):
+    for position in positions:
+        index = torch.tensor([position])
+        right = torch.tensor([float(position % 2), 1.0], dtype=torch.float64)
+        collector.add(index, {"a": index[:, None].float(), "b": index.repeat(1, 2)}, {"odd": right})
+
+
+def check(collected, count):
+    assert collected.index.tolist() == list(range(count))
+    assert collected.vectors["a"].tolist() == [[float(i)] for i in range(count)]
+    assert collected.vectors["b"].dtype == torch.int64
+    assert collected.scores == {"odd": (count // 2) / count}
+
+
+def test_rows_come_back_in_the_order_of_the_split():
+    collector = Collector()
+    fill(collector, [3, 0, 4, 1, 2])
+    check(collector.gather(CPU), 5)
+
+
+def work(rank, path, shares):
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=len(shares))
+    collector = Collector()
+    fill(collector, shares[rank])
+    check(collector.gather(CPU), sum(len(share) for share in shares))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_with_uneven_shares(tmp_path):
+    mp.start_processes(work, (tmp_path / "store", [[0, 2, 4], [1, 3]]), nprocs=2, start_method="fork")
+
+
+def test_a_rank_without_any_batch(tmp_path):
+    mp.start_processes(work, (tmp_path / "store", [[], [1, 0, 2]]), nprocs=2, start_method="fork")

@@ -1,0 +1,45 @@
+"""Contact sheets, judged by their pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from zoo.evaluation.pictures import GAP, TILE, TITLE, SheetRow, contact_sheet, ranked_sheet
+
+
+class ColourData:
+    """Items that are plain colours, so that a sheet shows by its pixels which item stands where."""
+
+    COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], dtype=np.uint8)
+
+    def picture(self, split, position):
+        return np.broadcast_to(self.COLOURS[position], (20, 20, 3)).copy()
+
+    def ids(self, split):
+        return [f"item {position}" for position in range(4)]
+
+
+def tile_colour(sheet, row, column):
+    step = sheet.height // (sheet.height // (TITLE + TILE + GAP))
+    x = GAP + column * (TILE + GAP) + TILE // 2
+    y = GAP + row * step + TITLE + TILE // 2
+    return np.asarray(sheet)[y, x]
+
+
+def test_lists_stand_in_order_and_without_the_query():
+    distances = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
+    truth = torch.tensor([[0.0, 1.0, 3.0, 2.0]])
+    sheet = ranked_sheet(ColourData(), "val", distances, truth, queries=1, top=3, title="model")
+    shown = [[tuple(tile_colour(sheet, row, column)) for column in range(4)] for row in range(2)]
+    colours = [tuple(colour) for colour in ColourData.COLOURS]
+    assert shown == [[colours[i] for i in order] for order in ((0, 2, 3, 1), (0, 1, 3, 2))]
+
+
+def test_shapes_of_pictures_are_kept():
+    tall, wide = np.zeros((40, 10, 3), np.uint8), np.zeros((10, 40, 3), np.uint8)
+    sheet = np.asarray(contact_sheet([SheetRow("row", [(tall, "tall"), (wide, "wide")])]))
+    black = (sheet == 0).all(-1)
+    heights = [black[:, GAP + i * (TILE + GAP) : GAP + i * (TILE + GAP) + TILE].any(1).sum() for i in range(2)]
+    assert abs(heights[0] - TILE) <= 2
+    assert abs(heights[1] - TILE / 4) <= 2

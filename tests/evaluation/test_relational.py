@@ -1,0 +1,117 @@
+"""The relational benchmark against a plain computation with SciPy."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from scipy.stats import spearmanr, t
+
+import zoo
+from zoo.evaluation.collect import Collected
+from zoo.truth import edit_distance
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = str(tmp_path_factory.mktemp("data"))
+    module = zoo.create(
+        "data", "sort_of_clevr", root=root, train_size=4, val_size=4, test_size=4, gallery_size=30, batch_size=8
+    )
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    return zoo.create("benchmark", "relational", queries=7, cache=str(tmp_path / "truth"))
+
+
+def collected(data, dim=5):
+    rows = torch.randn(data.size("gallery"), dim, generator=torch.Generator().manual_seed(1))
+    return Collected(torch.arange(len(rows)), {"mine": rows}, {"accuracy": 0.5})
+
+
+def test_cells_equal_a_loop_over_scipy(data, benchmark):
+    benchmark.prepare(data)
+    report = benchmark.score(collected(data), data, 0, 1, CPU)
+    rows = collected(data).vectors["mine"].numpy()
+    graphs = list(data.scene_graphs("gallery"))
+    row = next(row for row in report.rows if row.label == "mine" and not row.normalised)
+    for (method, nodes), cell in row.cells.items():
+        values = []
+        for query in range(7):
+            others = [item for item in range(30) if item != query]
+            distances = cdist(rows[query : query + 1], rows[others])[0]
+            truth = [edit_distance(graphs[query], graphs[item], nodes, method) for item in others]
+            values.append(spearmanr(distances, truth).statistic)
+        assert list(cell.per_query) == list(range(7))
+        np.testing.assert_allclose(list(cell.per_query.values()), values, atol=1e-9)
+        assert cell.mean == pytest.approx(np.mean(values))
+        low, high = t.interval(0.95, 6, loc=np.mean(values), scale=np.std(values, ddof=1) / np.sqrt(7))
+        assert cell.half_width == pytest.approx((high - low) / 2)
+
+
+def test_a_descriptor_that_is_the_ground_truth_correlates_perfectly(data, tmp_path):
+    """Distances to all items form a descriptor only if they embed; one query and one dimension always do."""
+    benchmark = zoo.create(
+        "benchmark", "relational", queries=1, nodes=["soft"], methods=["bipartite"], baselines=[], agreement=False,
+        normalised=[False], cache=str(tmp_path),
+    )  # fmt: skip
+    truth = torch.from_numpy(np.array(benchmark.truth(data, "bipartite", "soft")))[0]
+    perfect = Collected(torch.arange(30), {"perfect": truth[:, None], "reversed": (truth.max() - truth)[:, None]}, {})
+    perfect.vectors["reversed"][0] = 0
+    rows = {row.label: row.cells["bipartite", "soft"].mean for row in benchmark.score(perfect, data, 0, 1, CPU).rows}
+    assert rows["perfect"] == pytest.approx(1.0)
+    assert rows["reversed"] == pytest.approx(-1.0)
+
+
+def test_composition_row_sees_colours_only(data, benchmark):
+    present = data.compositions("gallery")
+    graphs = list(data.scene_graphs("gallery"))
+    for bits, graph in zip(present, graphs, strict=True):
+        assert set(np.flatnonzero(bits)) == set(graph.attributes[:, 0])
+
+
+def test_agreement_is_between_exact_and_approximations(data, benchmark):
+    report = benchmark.score(collected(data), data, 0, 1, CPU)
+    graphs = list(data.scene_graphs("gallery"))
+    for method in ("bipartite", "authors"):
+        values = []
+        for query in range(7):
+            others = [item for item in range(30) if item != query]
+            exact = [edit_distance(graphs[query], graphs[item], "soft", "exact") for item in others]
+            near = [edit_distance(graphs[query], graphs[item], "soft", method) for item in others]
+            values.append(spearmanr(exact, near).statistic)
+        assert report.agreement[f"exact ~ {method}"].mean == pytest.approx(np.mean(values))
+
+
+def test_fingerprint_follows_the_protocol(data, benchmark, tmp_path):
+    first = benchmark.fingerprint(data)
+    assert first == benchmark.fingerprint(data)
+    assert first["gallery"] == 30
+    fewer = zoo.create("benchmark", "relational", queries=6, cache=str(tmp_path))
+    other = zoo.create("benchmark", "relational", queries=7, nodes=["soft"], cache=str(tmp_path))
+    assert len({first["hash"], fewer.fingerprint(data)["hash"], other.fingerprint(data)["hash"]}) == 3
+
+
+def test_report_is_written_as_json_and_markdown(data, benchmark):
+    report = benchmark.score(collected(data), data, 0, 1, CPU)
+    content = json.loads(json.dumps(report.as_json()))
+    labels = {row["descriptor"] for row in content["rows"]}
+    assert labels == {"mine", "random", "composition"}
+    text = report.tables()[0].markdown()
+    assert text.count("\n| ") == len(report.rows) + 2
+    assert "gallery of 30" in text
+
+
+@pytest.mark.parametrize(("argument", "value"), [("baselines", ["colour"]), ("queries", 0)])
+def test_wrong_argument_is_named(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        zoo.create("benchmark", "relational", **{argument: value})

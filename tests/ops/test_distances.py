@@ -1,0 +1,33 @@
+"""Distances against SciPy, and ties that must be ties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from zoo.ops.distances import l2_distances
+
+
+@pytest.mark.parametrize("dim", [1, 7, 1500])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
+def test_equals_scipy(dim, dtype):
+    rows = (torch.rand(5000, dim, generator=torch.Generator().manual_seed(0)) * 200).to(dtype)
+    found = l2_distances(rows[:3], rows)
+    np.testing.assert_allclose(found.numpy(), cdist(rows[:3].double(), rows.double()), atol=1e-5)
+
+
+def test_an_empty_gallery_has_no_distances():
+    assert l2_distances(torch.rand(3, 4), torch.empty(0, 4)).shape == (3, 0)
+
+
+@pytest.mark.parametrize("dim", [6, 3000])
+def test_equal_distances_tie_whatever_the_number_of_queries(dim):
+    """Permuting the coordinates of two-valued, normalised vectors leaves their distances to a constant one unchanged."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.stack([(torch.rand(dim, generator=generator).argsort() < dim // 3).float() for _ in range(200)])
+    rows = torch.nn.functional.normalize(rows, dim=1)
+    constant = torch.full((1, dim), dim**-0.5)
+    assert l2_distances(constant, rows).unique().numel() == 1
+    assert torch.equal(l2_distances(rows[:10], rows)[:3], l2_distances(rows[:3], rows))

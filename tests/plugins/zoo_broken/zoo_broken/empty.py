@@ -1,0 +1,1 @@
+"""Lacks the class that the entry point names."""
