@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def distribution(tmp_path, monkeypatch):
         for path, text in written.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
 
     site.mkdir()
     with _visible(site, monkeypatch):

@@ -134,7 +134,7 @@ def test_a_name_may_be_taken_in_two_kinds(distribution):
         ("old:Rank", "import sys\nsys.no_such_thing", "importing 'old' raised AttributeError: "),
         ("typo:Rank", "class Rank(:", "importing 'typo' raised SyntaxError: "),
         ("deep.down:Rank", None, "it names the module 'deep.down', which doesn't exist"),
-        ("bare", "class Rank: ...", "'bare' has no ''"),
+        ("bare", "class Rank: ...", "its entry point 'bare' names no class; write it as module:Class"),
     ],
 )
 def test_every_other_way_to_fail_is_the_plugins_own(distribution, reference, source, cause):

@@ -11,8 +11,8 @@ __all__ = ["__version__", "create", "create_model", "list_models", "load_model"]
 def create(kind: str, name: str, **parameters: Any) -> Any:
     """Builds what is registered as `name` of `kind` (model, data, benchmark, index, reranker, metrics).
 
-    Parameters that are not passed come from `conf/<kind>/<name>.yaml`. Raises `registry.UsageError` for an unknown kind,
-    name or parameter, naming the nearest.
+    Parameters that are not passed come from `conf/<kind>/<name>.yaml`. Raises `registry.UsageError` for an unknown
+    kind, name or parameter, naming the nearest.
     """
     from zoo import config
 
@@ -27,9 +27,10 @@ def create_model(name: str, **parameters: Any) -> Any:
 def load_model(source: str, weights: str | None = None, **parameters: Any) -> Any:
     """Rebuilds a trained model in evaluation mode on the CPU.
 
-    `source` is a checkpoint (`.ckpt`), a weights file (`.safetensors`), or a model's name together with `weights`, the name
-    of a file in its `weights/` folder. `parameters` override stored hyper-parameters that don't change the weights' shapes.
-    Nothing in the file is executed. Raises `registry.UsageError` for a file that isn't the zoo's or doesn't fit.
+    `source` is a checkpoint (`.ckpt`), a weights file (`.safetensors`), or a model's name together with `weights`, the
+    name of a file in its `weights/` folder. `parameters` override stored hyper-parameters that don't change the
+    weights' shapes. Nothing in the file is executed. Raises `registry.UsageError` for a file that isn't the zoo's or
+    doesn't fit.
     """
     from zoo import checkpoints
 

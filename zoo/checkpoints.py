@@ -1,4 +1,4 @@
-"""Self-describing weights: a checkpoint or a safetensors file alone rebuilds its model, and nothing in it is executed."""
+"""Self-describing weights: a checkpoint or safetensors file alone rebuilds its model; nothing in it is executed."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def conf_dir() -> Path:
     for candidate in (package / "conf", package.parent / "conf"):
         if (candidate / "train.yaml").is_file():
             return candidate
-    raise FileNotFoundError(f"the configs of the zoo are missing: no train.yaml in {package}/conf or {package.parent}/conf")
+    raise FileNotFoundError(f"the zoo's configs are missing: no train.yaml in {package}/conf or {package.parent}/conf")
 
 
 @cache

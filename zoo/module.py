@@ -31,10 +31,11 @@ class _SelfDescribing(lightning.LightningModule):
 class Embedder(_SelfDescribing):
     """A model that turns images into representations.
 
-    A subclass implements `embed`, the usual Lightning `training_step` and `configure_optimizers`; it is built from keyword
-    arguments without defaults, which all stand in its YAML. `kinds` names the `Representation` fields it fills; `monitor`
-    is the metric by which the best checkpoint is kept, `monitor_mode` its sense; `tiny` holds the overrides with which the
-    contract test (`zoo.testing.check_model`) builds it in seconds, `tiny_batch` makes the batch that it is tested on.
+    A subclass implements `embed`, the usual Lightning `training_step` and `configure_optimizers`; it is built from
+    keyword arguments without defaults, which all stand in its YAML. `kinds` names the `Representation` fields it fills;
+    `monitor` is the metric by which the best checkpoint is kept, `monitor_mode` its sense; `tiny` holds the overrides
+    with which the contract test (`zoo.testing.check_model`) builds it in seconds, `tiny_batch` makes the batch that it
+    is tested on.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("vector",)
@@ -47,7 +48,7 @@ class Embedder(_SelfDescribing):
         raise NotImplementedError(f"{type(self).__name__} must implement embed(batch, role)")
 
     def descriptors(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns every named vector (B, D) that an evaluation should compare side by side; by default `embed`'s only."""
+        """Returns every named vector (B, D) that an evaluation compares side by side; by default `embed`'s only."""
         return {"vector": self.embed(batch).vector}
 
     def task_scores(self, batch: Batch) -> dict[str, Tensor]:

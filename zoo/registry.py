@@ -119,6 +119,8 @@ def load(kind: str, name: str) -> type:
 
 def _explain(entry: Entry, module: str, attribute: str, error: BaseException) -> str:
     who = f"{entry.kind} '{entry.name}' of {entry.origin} can't be loaded"
+    if not attribute:
+        return f"{who}: its entry point '{entry.reference}' names no class; write it as module:Class"
     if isinstance(error, ModuleNotFoundError) and error.name:
         if module == error.name or module.startswith(f"{error.name}."):
             return f"{who}: it names the module '{module}', which doesn't exist"

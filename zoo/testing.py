@@ -1,5 +1,7 @@
 """Contract tests for the zoo's own models and for plugin authors.
 
+A plugin's whole test may be:
+
     from zoo.testing import check_model
 
     def test_my_model(tmp_path):
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
 def check_model(name: str, folder: Path) -> None:
     """Checks that the registered model `name` keeps the contract; raises AssertionError saying which clause it breaks.
 
-    In order: signature equals YAML; it builds from its `tiny` preset; embeds its `tiny_batch` into the fields that `kinds`
-    names, one row an image, each independent of its neighbours; trains one step that changes weights; its checkpoint rebuilds
-    the same model from the file alone. Files go to `folder`.
+    In order: signature equals YAML; it builds from its `tiny` preset; embeds its `tiny_batch` into the fields that
+    `kinds` names, one row an image, each independent of its neighbours; trains one step that changes weights; its
+    checkpoint rebuilds the same model from the file alone. Files go to `folder`.
     """
     check_signature("model", name)
     cls = registry.load("model", name)
@@ -46,10 +48,11 @@ def check_signature(kind: str, name: str) -> None:
     parameters = inspect.signature(registry.load(kind, name)).parameters.values()
     own = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
     loose = [p.name for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY or p.default is not p.empty]
-    _require(not loose, f"{kind} '{name}': arguments must be keyword-only and without defaults (the YAML has them): {loose}")
+    _require(not loose, f"{kind} '{name}': arguments must be keyword-only, with defaults in the YAML alone: {loose}")
     keys = set(config.defaults(kind, name))
     names = {p.name for p in own}
-    _require(keys == names, f"{kind} '{name}': only in YAML {sorted(keys - names)}, only in code {sorted(names - keys)}")
+    only = f"only in YAML {sorted(keys - names)}, only in code {sorted(names - keys)}"
+    _require(keys == names, f"{kind} '{name}': {only}")
 
 
 def _check_embedding(model: Embedder, batch: Batch) -> None:
@@ -66,7 +69,8 @@ def _check_embedding(model: Embedder, batch: Batch) -> None:
         _require(bool(rows.isfinite().all()), f"{kind}: values must be finite")
         close = torch.allclose(getattr(alone, kind)[0], rows[0], atol=1e-4, rtol=1e-4)
         _require(close, f"{kind}: an image's representation must not depend on its batch in evaluation mode")
-    _require(all(v.ndim == 2 and len(v) == len(batch) for v in vectors.values()), "descriptors() must return (B, D) tensors")
+    shaped = all(rows.ndim == 2 and len(rows) == len(batch) for rows in vectors.values())
+    _require(shaped, "descriptors() must return (B, D) tensors")
 
 
 def _check_training(model: Embedder, batch: Batch, folder: Path) -> None:

@@ -92,8 +92,8 @@ class Representation(_Transferable):
 class Ranking:
     """A ranked list for one query, nearest first.
 
-    `ids (K,)` are the caller's (strings or ints); `scores (K,)` float, higher = nearer, not increasing; `evidence` holds
-    one mapping per item for display (box of the found object, matched regions, inliers), or None.
+    `ids (K,)` are the caller's (strings or ints); `scores (K,)` float, higher = nearer, not increasing; `evidence`
+    holds one mapping per item for display (box of the found object, matched regions, inliers), or None.
     """
 
     ids: Sequence[str] | Sequence[int]

@@ -210,7 +210,7 @@ def test_arguments_outside_their_range_are_refused(changed, said):
 
 
 def test_unknown_or_unopened_splits_and_bad_batch_sizes_are_refused(data, cache):
-    with pytest.raises(ValueError, match="split must be one of train, val, test, gallery, got 'valid'"):
+    with pytest.raises(ValueError, match="split must be one of warmup, train, val, test, gallery, got 'valid'"):
         data.loader("valid")
     with pytest.raises(ValueError, match="got 'valid'"):
         data.size("valid")
@@ -223,3 +223,20 @@ def test_unknown_or_unopened_splits_and_bad_batch_sizes_are_refused(data, cache)
 def test_importing_the_package_is_light():
     code = "import sys, zoo.data; print([m for m in ('torch', 'lightning', 'numpy', 'PIL') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_first_epochs_show_other_images_with_fewer_objects(cache):
+    data = rank_of(SortOfClevr(**parameters(root=cache, warmup_epochs=2, warmup_objects="2-3")), 0, 1)
+    data.prepare_data()
+    data.setup()
+    seen = {}
+    for epoch in range(3):
+        data.trainer.current_epoch = epoch
+        seen[epoch] = torch.cat([batch.images.flatten(1) for batch in data.train_dataloader()])
+    counts = data.dataset("warmup").records["count"]
+    assert set(counts.tolist()) <= {2, 3}
+    assert len(seen[0]) == len(seen[2]) == data.size("train")
+    totals = [rows.sum(1).sort().values for rows in seen.values()]
+    assert torch.allclose(totals[0], totals[1])
+    assert not torch.allclose(totals[0], totals[2])
+    assert not np.array_equal(data.dataset("warmup").records["x"], data.dataset("train").records["x"])

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr, t
 
 import zoo
 from zoo.evaluation.collect import Collected
-from zoo.truth import edit_distance
+from zoo.truth import SceneGraph, edit_distance
 
 CPU = torch.device("cpu")
 
@@ -90,6 +90,20 @@ def test_agreement_is_between_exact_and_approximations(data, benchmark):
             near = [edit_distance(graphs[query], graphs[item], "soft", method) for item in others]
             values.append(spearmanr(exact, near).statistic)
         assert report.agreement[f"exact ~ {method}"].mean == pytest.approx(np.mean(values))
+
+
+def test_exact_by_relation_adds_up_the_distances_of_single_relation_graphs(data, benchmark):
+    found = benchmark.truth(data, "exact by relation", "soft")
+    graphs = list(data.scene_graphs("gallery"))
+    for query, item in ((0, 3), (2, 29), (5, 5)):
+        total = 0.0
+        for relation in (0, 1):
+            pair = [
+                SceneGraph(graph.attributes, graph.edges[graph.edges[:, 2] == relation])
+                for graph in (graphs[query], graphs[item])
+            ]
+            total += edit_distance(*pair, "soft", "exact")
+        assert found[query, item] == pytest.approx(total)
 
 
 def test_fingerprint_follows_the_protocol(data, benchmark, tmp_path):

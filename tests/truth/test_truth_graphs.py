@@ -175,3 +175,15 @@ def test_clevr_scene_words_are_fixed_and_checked():
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, zoo.truth; print([m for m in ('numba', 'scipy', 'rich', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_one_relation_keeps_nodes_and_its_own_edges():
+    graph = SceneGraph(np.array([[0], [1], [2]]), np.array([[0, 1, 0], [1, 2, 1], [2, 0, 1]]), antisymmetric=(1,))
+    packed = PackedGraphs.from_graphs([graph, graph])
+    second = packed.relation(1)[0]
+    assert second.edges.tolist() == [[1, 2, 0], [2, 0, 0]]
+    assert second.attributes.tolist() == graph.attributes.tolist()
+    assert tuple(second.antisymmetric) == (0,)
+    assert tuple(packed.relation(0)[1].antisymmetric) == ()
+    with pytest.raises(ValueError, match="number must lie in 0 … 1, got 2"):
+        packed.relation(2)

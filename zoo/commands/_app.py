@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """Composes `conf/<config_name>.yaml` with the command line and calls `task` on it (once per job of a multirun).
 
-    An unknown name, key or an ill-formed override prints the nearest name and exits with 2, as does a UsageError raised by
-    the task. Any other error inside the task keeps its whole traceback.
+    An unknown name, key or an ill-formed override prints the nearest name and exits with 2, as does a UsageError raised
+    by the task. Any other error inside the task keeps its whole traceback.
     """
     import hydra
     from hydra.errors import HydraException

@@ -13,15 +13,24 @@ if TYPE_CHECKING:
 
 def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
     """Returns what is wrong with the command line, with the nearest group option or key of this command's config."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
 
     lines = [str(error).splitlines()[0], *str(error.__cause__ or "").splitlines()[:1]]
     message = ": ".join(dict.fromkeys(line for line in lines if line))
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, word = error.missing_cfg_file.rpartition("/")
+    if isinstance(error, OverrideParseException):
+        why = next(line for line in str(error).splitlines() if not line.startswith("Error parsing"))
+        return f"'{error.override}' is no valid override, which is key=value: {why}"
+    for override in _overrides(arguments):
+        if override.is_sweep_override() and not {"-m", "--multirun"} & set(arguments):
+            return (
+                f"'{override.input_line}' has several values: add -m to run a job for each, or write key=[…] for a list"
+            )
+    group, _, word = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    if isinstance(error, MissingConfigException) and _options(group):
         if group in registry.KINDS and word in registry.entries(group):
             return _without_config(group, word)
-        return f"unknown {group or 'config'} '{word}'; known: {', '.join(_options(group))}.{suggest(word, _options(group))}"
+        known = _options(group)
+        return f"unknown {group or 'config'} '{word}'; known: {', '.join(known)}.{suggest(word, known)}"
     for key in _override_keys(arguments):
         words = _known_keys(config_name, arguments)
         if words and key not in words:

@@ -18,7 +18,8 @@ _zoo_complete() {{
     case "$verb" in
         {hydra_verbs})
             word="${{COMP_LINE##* }}"
-            choices=$(COMP_LINE="zoo-$verb${{COMP_LINE#*$verb}}" COMP_POINT="$COMP_POINT" zoo "$verb" -sc query=bash 2>/dev/null)
+            choices=$(COMP_LINE="zoo-$verb${{COMP_LINE#*$verb}}" COMP_POINT="$COMP_POINT" \\
+                zoo "$verb" -sc query=bash 2>/dev/null)
             COMPREPLY=($(compgen -W "$choices" -- "$word"))
             ;;
         list) COMPREPLY=($(compgen -W "{kinds} --check" -- "$word")) ;;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,16 @@ _FORMAT = 1
 class SortOfClevr(SplitDataModule):
     """Sort-of-CLEVR, generated on first use and cached under `root`, one memory-mapped file per split.
 
-    Splits are train, val, test and gallery; every image of every split has a seed of its own. Batches hold `questions
+    Splits are warmup, train, val, test and gallery; every image of every split has a seed of its own. Batches hold `questions
     (B, S, 11)` with S = 2 * `questions`, the non-relational half first, and `answers` that point into `answers`.
 
-    `root` is the cache folder; `objects` the number per image, one integer or a uniform range such as "1-6";
+    `root` is the cache folder; `objects` the number per image, one integer or a uniform range such as "1-6"; the first
+    `warmup_epochs` epochs of training see as many other images, with `warmup_objects` objects;
     `image_size`, `object_size` (half-side, radius) are pixels; `questions` counts each kind, relational and
     non-relational; `batch_size` counts images. Raises ValueError for a value outside its range.
     """
 
-    splits = ("train", "val", "test", "gallery")
+    splits = ("warmup", "train", "val", "test", "gallery")
     gallery_split = "gallery"
     question_types = QUESTION_TYPES
     answers = ANSWERS
@@ -57,6 +58,8 @@ class SortOfClevr(SplitDataModule):
         gallery_size: int,
         seed: int,
         objects: int | str,
+        warmup_objects: int | str,
+        warmup_epochs: int,
         image_size: int,
         object_size: int,
         questions: int,
@@ -64,36 +67,43 @@ class SortOfClevr(SplitDataModule):
         num_workers: int,
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
-        self._sizes = dict(zip(self.splits, (train_size, val_size, test_size, gallery_size), strict=True))
-        for split, size in self._sizes.items():
-            check_integer(f"{split}_size", size, 1)
+        sizes = (train_size, train_size, val_size, test_size, gallery_size)
+        self._sizes = dict(zip(self.splits, sizes, strict=True))
+        for split in self.splits[1:]:
+            check_integer(f"{split}_size", self._sizes[split], 1)
         check_integer("seed", seed, 0)
+        check_integer("warmup_epochs", warmup_epochs, 0)
         check_integer("image_size", image_size, 1)
         check_integer("object_size", object_size, 1)
         check_integer("questions", questions, 1)
-        low, high = _parse_objects(objects)
-        if not has_room(high, image_size, object_size):
+        low, high = _parse_objects("objects", objects)
+        warm_low, warm_high = _parse_objects("warmup_objects", warmup_objects)
+        if not has_room(max(high, warm_high), image_size, object_size):
             raise ValueError(
-                f"image_size must leave room for {high} objects of object_size {object_size}, got {image_size}"
+                f"image_size must leave room for {max(high, warm_high)} objects of object_size {object_size}, got {image_size}"
             )
         self.root = Path(root).expanduser()
         self.recipe = Recipe(seed, low, high, image_size, object_size, questions)
+        self._warmup = replace(self.recipe, low=warm_low, high=warm_high)
+        self._warmup_epochs = warmup_epochs
         self._datasets: dict[str, _Records] = {}
 
     def prepare_data(self) -> None:
         """Generates the splits that the cache lacks, verifies the others and rebuilds the damaged ones."""
-        for split in self.splits:
+        for split in self._used_splits():
             self._ensure(split)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens every split, verified once per process."""
-        for split in self.splits:
+        for split in self._used_splits():
             if split not in self._datasets:
                 self._datasets[split] = _Records(self._ensure(split))
 
     def train_dataloader(self) -> DataLoader:
-        """Returns the shuffled loader of the train split."""
-        return self.shuffled_loader("train", self.recipe.seed)
+        """Returns the shuffled loader of the train split, or of warmup in the first epochs (the Trainer asks every epoch)."""
+        epoch = self.trainer.current_epoch if self.trainer and self._warmup_epochs else 0
+        warm = epoch < self._warmup_epochs
+        return self.shuffled_loader("warmup" if warm else "train", self.recipe.seed)
 
     def val_dataloader(self) -> DataLoader:
         """Returns the loader of the val split, in order."""
@@ -134,18 +144,24 @@ class SortOfClevr(SplitDataModule):
             raise RuntimeError(f"split {split!r} is not open: call prepare_data() and setup() first")
         return self._datasets[split]
 
+    def _used_splits(self) -> Sequence[str]:
+        return self.splits if self._warmup_epochs else self.splits[1:]
+
+    def _recipe(self, split: str) -> Recipe:
+        return self._warmup if split == "warmup" else self.recipe
+
     def _ensure(self, split: str) -> Path:
-        size = self._sizes[split]
-        parameters = {"format": _FORMAT, "data": "sort_of_clevr", "split": split, "size": size, **asdict(self.recipe)}
+        size, recipe = self._sizes[split], self._recipe(split)
+        parameters = {"format": _FORMAT, "data": "sort_of_clevr", "split": split, "size": size, **asdict(recipe)}
         path = cache_path(self.root, f"{split}_{size}", parameters)
-        ensure_records(path, parameters, self.recipe.dtype, size, partial(self._chunks, split))
+        ensure_records(path, parameters, recipe.dtype, size, partial(self._chunks, split))
         return path
 
     def _chunks(self, split: str) -> Iterator[np.ndarray]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(f"sort_of_clevr {split}", total=self._sizes[split])
-            for chunk in generate_chunks(self.recipe, split, self._sizes[split]):
+            for chunk in generate_chunks(self._recipe(split), split, self._sizes[split]):
                 yield chunk
                 progress.advance(task, len(chunk))
 
@@ -178,9 +194,9 @@ class _Records(Dataset):
         )
 
 
-def _parse_objects(objects: int | str) -> tuple[int, int]:
-    """Returns the least and the largest number of objects that `objects` stands for."""
-    rule = f'objects must be an integer in 1 … {len(COLOURS)} or a range in it such as "1-{len(COLOURS)}"'
+def _parse_objects(name: str, objects: int | str) -> tuple[int, int]:
+    """Returns the least and the largest number of objects that the argument `name` stands for."""
+    rule = f'{name} must be an integer in 1 … {len(COLOURS)} or a range in it such as "1-{len(COLOURS)}"'
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(objects))
     if match is None:
         raise ValueError(f"{rule}, got {objects!r}")

@@ -51,16 +51,16 @@ def _tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], pic
 
 
 def ranked_sheet(
-    data: Any, split: str, distances: Tensor, truth: Tensor, queries: int, top: int, title: str
+    data: Any, split: str, distances: Tensor, truth: Tensor, queries: int, top: int, titles: tuple[str, str]
 ) -> Image.Image:
     """Returns, for the first `queries` of a split: the query, the nearest by `distances`, the nearest by `truth` (both (Q, N)).
 
-    Query q is gallery item q, and left out of its own lists. The captions give both distances, so that a reader sees what
-    the model's choice costs.
+    Query q is gallery item q, and left out of its own lists; `titles` name the two distances. The captions give both, so
+    that a reader sees what the model's choice costs.
     """
     rows = []
     for query in range(min(queries, len(distances))):
-        for name, order_by in ((title, distances), ("ground truth (edit distance)", truth)):
+        for name, order_by in zip(titles, (distances, truth), strict=True):
             nearest = [item for item in order_by[query].argsort(stable=True).tolist() if item != query][:top]
             tiles = [(data.picture(split, query), "query")]
             tiles += [

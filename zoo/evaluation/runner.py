@@ -88,9 +88,10 @@ class EvaluationLoop(lightning.LightningModule):
         distances = benchmark.sheet_distances(collected, report.best)
         method, nodes = benchmark.columns[0]
         truth = benchmark.truth(self.data, method, nodes)[: len(distances)]
-        title = report.best.label + (", L2-normalised" if report.best.normalised else "")
+        label = report.best.label + (", L2-normalised" if report.best.normalised else "")
+        titles = (label, f"ground truth (edit distance: {nodes}, {method})")
         sheet = ranked_sheet(
-            self.data, split, distances, _tensor(truth), benchmark.sheet_queries, benchmark.sheet_top, title
+            self.data, split, distances, _tensor(truth), benchmark.sheet_queries, benchmark.sheet_top, titles
         )
         sheet.save(self.folder / "contact_sheet.png")
         for logger in (logger for logger in self.trainer.loggers if hasattr(logger, "log_image")):

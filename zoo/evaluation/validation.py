@@ -16,12 +16,14 @@ from zoo.truth import edit_distances
 if TYPE_CHECKING:
     from torch import Tensor
 
+EXACT_NODES = 6  # beyond, the exact distance of all pairs takes longer than the epoch
+
 
 class RankingValidation(lightning.Callback):
     """Logs `val/<task score>` and, where the data has scene graphs, `val/spearman` and a picture of ranked results.
 
-    `val/spearman` is the mean over all validation images as queries, descriptor distance (L2) against the soft bipartite
-    edit distance, the query left out. The picture goes to loggers that take one (wandb).
+    `val/spearman` is the mean over all validation images as queries, descriptor distance (L2) against the soft edit distance
+    (exact, bipartite if a graph has more than six nodes), the query left out. The picture goes to loggers that take one.
     """
 
     def __init__(self) -> None:
@@ -54,12 +56,14 @@ class RankingValidation(lightning.Callback):
         pl_module.log("val/spearman", value.float(), prog_bar=True, sync_dist=True)
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if loggers and trainer.is_global_zero and not trainer.sanity_checking:
-            picture = ranked_sheet(trainer.datamodule, "val", distances, truth, queries=3, top=10, title="model")
+            titles = ("model", "ground truth (soft edit distance)")
+            picture = ranked_sheet(trainer.datamodule, "val", distances, truth, queries=3, top=10, titles=titles)
             for logger in loggers:
                 logger.log_image("val/ranked", [picture], step=trainer.global_step)
 
     def _distances(self, data: Any, index: Tensor) -> Tensor:
         if self._truth is None:
             graphs = data.scene_graphs("val")
-            self._truth = torch.from_numpy(edit_distances(graphs, graphs, nodes="soft", method="bipartite"))
+            method = "exact" if int(graphs.sizes.max()) <= EXACT_NODES else "bipartite"
+            self._truth = torch.from_numpy(edit_distances(graphs, graphs, nodes="soft", method=method))
         return self._truth[index][:, index]

@@ -186,6 +186,13 @@ class PackedGraphs:
         nodes = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], self.sizes[chosen])
         return PackedGraphs(offsets, self.attributes[nodes], self.adjacency[nodes], self.antisymmetric)
 
+    def relation(self, number: int) -> PackedGraphs:
+        """The same nodes with the edges of one relation alone; raises ValueError for a number that isn't one."""
+        if not 0 <= number < self.relations:
+            raise ValueError(f"number must lie in 0 … {self.relations - 1}, got {number}")
+        antisymmetric = (0,) if number in self.antisymmetric else ()
+        return PackedGraphs(self.offsets, self.attributes, self.adjacency[:, number : number + 1], antisymmetric)
+
     def __iter__(self) -> Iterator[SceneGraph]:
         """The graphs, one after another."""
         return (self[number] for number in range(len(self)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from zoo.models.two_stage_rn.initialisation import initialise
 from zoo.models.two_stage_rn.net import AGGREGATIONS, TwoStageRNNet
 from zoo.module import Embedder
 from zoo.types import Batch, Representation, Role
@@ -28,6 +29,7 @@ class TwoStageRN(Embedder):
     Raises ValueError for a feature, aggregation, convention or schedule it doesn't know.
     """
 
+    monitor: ClassVar[str] = "val/accuracy"
     tiny: ClassVar[dict[str, Any]] = {"g": [16, 16], "h": [16], "f": [16, 16], "question_layer": 2, "chunk": 8}
 
     def __init__(
@@ -44,6 +46,9 @@ class TwoStageRN(Embedder):
         pair_scale: float,
         dropout: float,
         chunk: int,
+        pair_shifts: int | None,
+        question_groups: Sequence[int] | None,
+        question_gate: float,
         feature: str,
         aggregation: str,
         convention: str,
@@ -61,6 +66,9 @@ class TwoStageRN(Embedder):
         self.net = TwoStageRNNet(
             conv, g, h, f, question_layer, question_dim, answers, coordinate_range, pair_scale, dropout, chunk
         )
+        if question_groups is not None:
+            initialise(self.net, question_groups, question_gate)
+        self.pair_shifts = pair_shifts
         self.feature, self.aggregation = feature, aggregation
         self.pair_norm = PAIR_NORM[convention] if pair_norm is None else pair_norm
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -83,7 +91,7 @@ class TwoStageRN(Embedder):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the cross entropy of the answers to all questions of the batch."""
-        logits = self.net(batch.images, batch.questions).flatten(0, 1)
+        logits = self.net(batch.images, batch.questions, self.pair_shifts).flatten(0, 1)
         answers = batch.answers.flatten()
         loss = F.cross_entropy(logits.float(), answers)
         accuracy = (logits.argmax(-1) == answers).float().mean()

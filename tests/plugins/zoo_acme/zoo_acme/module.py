@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class AcmeRank(Embedder):
     """Embeds an image as the mean of its last feature map; learns from questions and answers.
 
-    `channels` are the widths of the 3×3 stride-2 convolutions, the last one is D; `hidden` the width of the answer layer;
-    `question_dim` T and `answers` describe the data. Raises ValueError without any channels.
+    `channels` are the widths of the 3×3 stride-2 convolutions, the last one is D; `hidden` is the width of the answer
+    layer; `question_dim` T and `answers` describe the data. Raises ValueError without any channels.
     """
 
     tiny: ClassVar[dict[str, Any]] = {"channels": [8, 16], "hidden": 16}
@@ -35,7 +36,7 @@ class AcmeRank(Embedder):
         widths = [3, *channels]
         blocks = [
             nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU())
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in pairwise(widths)
         ]
         self.features = nn.Sequential(*blocks)
         self.head = nn.Sequential(nn.Linear(widths[-1] + question_dim, hidden), nn.ReLU(), nn.Linear(hidden, answers))

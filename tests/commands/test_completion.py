@@ -1,0 +1,87 @@
+"""Presses the tab key in a real interactive bash."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+DONE = "complete>"
+
+
+class Shell:
+    """A bash with the zoo's completion, on a terminal of its own."""
+
+    def __init__(self, cwd, plugin_site):
+        self.terminal, inside = pty.openpty()
+        environment = {
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PS1": DONE,
+            "TERM": "dumb",
+            "COLUMNS": "400",
+            "PYTHONPATH": str(plugin_site),
+        }
+        words = ["bash", "--norc", "--noprofile", "-i"]
+        self.process = subprocess.Popen(
+            words, cwd=cwd, env=environment, stdin=inside, stdout=inside, stderr=inside, start_new_session=True
+        )
+        os.close(inside)
+        self.read_until(DONE)
+        for line in ("bind 'set bell-style none'", 'eval "$(zoo completion bash)"'):
+            self.type(f"{line}\n")
+            self.read_until(DONE)
+
+    def type(self, text):
+        os.write(self.terminal, text.encode())
+
+    def read_until(self, end, seconds=30):
+        shown, deadline = "", time.monotonic() + seconds
+        while not shown.endswith(end):
+            ready, _, _ = select.select([self.terminal], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"expected {end!r} at the end of {shown!r}"
+            shown += os.read(self.terminal, 4096).decode(errors="replace")
+        return shown
+
+    def complete(self, typed, expected):
+        """Types a beginning and the tab key, waits for the expected line, and empties it again."""
+        self.type(f"{typed}\t")
+        self.read_until(expected)
+        self.type("\x15\n")  # control-U
+        self.read_until(DONE)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.terminal)
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory, plugin_site):
+    opened = Shell(tmp_path_factory.mktemp("shell"), plugin_site)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("zoo tra", "zoo train"),
+        ("zoo list ben", "zoo list benchmark"),
+        ("zoo train model=two", "zoo train model=two_stage_rn"),
+        ("zoo train model=acme_r", "zoo train model=acme_rank"),
+        ("zoo train model.aggr", "zoo train model.aggregation="),
+        ("zoo train seed=3 data=sort", "zoo train seed=3 data=sort_of_clevr"),
+        ("zoo train model=acme_rank model.hid", "zoo train model=acme_rank model.hidden="),
+        ("zoo eval benchmark=rel", "zoo eval benchmark=relational"),
+    ],
+)
+def test_tab_completes(shell, typed, expected):
+    shell.complete(typed, expected)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "lightning", "timm", "torchmetrics", "wandb", "numba", "zoo_acme", "zoo_broken")
+LIGHT_COMMANDS = [
+    "--help",
+    "--version",
+    "list",
+    "list model",
+    "completion bash",
+    "train --help",
+    "train --cfg job",
+    "train -sc query=bash",
+    "eval --help",
+]
+
+
+def test_help_shows_every_verb(command):
+    shown = command("zoo", "--help").stdout
+    assert shown == command("zoo").stdout
+    for verb in ("train", "eval", "list", "completion"):
+        assert f"\n  {verb} " in shown
+
+
+@pytest.mark.parametrize("line", LIGHT_COMMANDS)
+def test_what_only_informs_loads_nothing_heavy_and_no_plugin(command, plugin_site, line):
+    script = (
+        "import atexit, sys\n"
+        f"sys.argv = ['zoo', *{line!r}.split()]\n"
+        f"atexit.register(lambda: print('LOADED', sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr))\n"
+        "from zoo.commands import main\n"
+        "main()\n"
+    )
+    done = command("python", "-c", script, PYTHONPATH=plugin_site, COMP_LINE="zoo-train model=", COMP_POINT=16)
+    assert done.stderr.splitlines()[-1] == "LOADED []"
+    assert done.stdout
+
+
+def test_list_shows_kinds_names_origins_and_descriptions(command):
+    shown = command("zoo", "list").stdout
+    for kind in ("model", "data", "benchmark", "index", "reranker", "metrics"):
+        assert f"\n{kind}\n" in f"\n{shown}"
+    assert "  two_stage_rn  [spatial-zoo 0." in shown
+    assert "Relation Network and two-stage Relation Network" in shown
+    only = command("zoo-list", "data").stdout
+    assert "sort_of_clevr" in only
+    assert "two_stage_rn" not in only
+
+
+def test_list_flags_plugins_that_are_broken_or_shadow_ours(command, plugin_site):
+    shown = command("zoo", "list", PYTHONPATH=plugin_site).stdout
+    assert "[zoo-acme 1.2.0]  Acme: a small CNN" in shown
+    assert "  two_stage_rn   [zoo-broken 0.0.7]  IGNORED: the name belongs to spatial-zoo" in shown
+    assert "BROKEN: no module 'zoo_broken.absent'" in shown  # seen without running any of its code
+    assert "licence server" not in shown
+
+
+def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
+    shown = command("zoo", "list", "model", "--check", PYTHONPATH=plugin_site).stdout
+    assert "[zoo-acme 1.2.0]  Acme: a small CNN" in shown
+    for cause in (
+        "raised RuntimeError: the licence server",
+        "imports 'acme_solver",
+        "which doesn't exist",
+        "'Nameless'",
+    ):
+        assert cause in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("tran", "unknown verb 'tran'; verbs are train, eval, list, completion. Did you mean 'train'?"),
+        (
+            "list modle",
+            "unknown kind 'modle'; kinds are model, data, benchmark, index, reranker, metrics. Did you mean 'model'?",
+        ),
+        ("train model=two_stage_rm", "unknown model 'two_stage_rm'; known: two_stage_rn. Did you mean 'two_stage_rn'?"),
+        ("eval data=sort_of_clever", "Did you mean 'sort_of_clevr'?"),
+        ("train trainer=cqu", "Did you mean 'cpu'?"),
+        ("train callbacks=[checkpoint,lats]", "Did you mean 'last'?"),
+        ("train modle=two_stage_rn", "unknown key 'modle'. Did you mean 'model'?"),
+        ("train model.agregation=max", "unknown key 'model.agregation'. Did you mean 'model.aggregation'?"),
+        ("train data=clevr data.batchsize=3", "unknown key 'data.batchsize'. Did you mean 'data.batch_size'?"),
+        ("train trainer.max_epoch=3", "unknown key 'trainer.max_epoch'. Did you mean 'trainer.max_epochs'?"),
+        ("train sed=3", "unknown key 'sed'. Did you mean 'seed'?"),
+        ("train -m model.agregation=max,avg", "unknown key 'model.agregation'. Did you mean 'model.aggregation'?"),
+        ("train experiment=demmo", "unknown experiment 'demmo'"),
+        ("train -m model=two_stage_rm,foo", "Did you mean 'two_stage_rn'?"),
+        ("train model.g=[16", "'model.g=[16' is no valid override, which is key=value: no viable alternative"),
+        ("train seed", "'seed' is no valid override, which is key=value: missing EQUAL"),
+        ("train seed=0,1", "'seed=0,1' has several values: add -m to run a job for each, or write key=[…] for a list"),
+        ("train --config-name=tran", "unknown config 'tran'; known: eval, train. Did you mean 'train'?"),
+    ],
+)
+def test_a_slip_names_the_nearest_word_and_exits_2(command, line, says):
+    done = command("zoo", *line.split(), code=2)
+    assert says in done.stderr
+    assert done.stderr.startswith("zoo: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_a_plugin_that_two_claim_or_that_ships_no_config_says_so(command, distribution, tmp_path):
+    module = {"twice.py": "class Twice: ...\n"}
+    distribution("twice-a", "1", {"twice": "twice:Twice", "bare": "twice:Twice"}, module)
+    distribution("twice-b", "2", {"twice": "twice:Twice"})
+    site = tmp_path / "site"
+    done = command("zoo", "train", "model=twice", code=2, PYTHONPATH=site)
+    assert done.stderr == "zoo: model 'twice': claimed by twice-a 1 and twice-b 2; uninstall one of them\n"
+    done = command("zoo", "train", "model=bare", code=2, PYTHONPATH=site)
+    assert done.stderr == "zoo: model 'bare' of twice-a 1 ships no config: its package lacks conf/model/bare.yaml\n"
+
+
+def test_configs_are_found_from_any_folder_by_every_form_of_the_command(command, plugin_site):
+    forms = (("zoo", "train"), ("zoo-train",), ("python", "-m", "zoo.commands.train"))
+    line = ("model=acme_rank", "--cfg", "job")
+    shown = {command(*form, *line, PYTHONPATH=plugin_site, cwd="/").stdout for form in forms}
+    assert len(shown) == 1
+    assert "name: acme_rank" in shown.pop()
+    found = command("zoo", "train", "--info", "searchpath", PYTHONPATH=plugin_site, cwd="/").stdout
+    ours, acme, broken = (found.index(part) for part in ("/conf", "zoo_acme/conf", "zoo_broken/conf"))
+    assert ours < acme < broken
+
+
+@pytest.mark.parametrize("line", ["--help", "list", "completion bash", "train --help", "train --cfg job"])
+def test_a_reader_that_leaves_early_is_no_error(line):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-c", "from zoo.commands import main; main()", *line.split()]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
