@@ -9,7 +9,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class ConfHook(BuildHookInterface):
-    """Adds conf/ to standard wheels only: an editable install reads it beside the package, and a copy would go stale."""
+    """Adds conf/ to standard wheels only: an editable install reads it beside the package; a copy would go stale."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Maps conf/ to zoo/conf when `version` is "standard"."""

@@ -64,8 +64,8 @@ def finish_loggers(trainer: Any) -> None:
 def resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
     """Returns the checkpoint to resume, or None.
 
-    "last" is `checkpoints/last.ckpt` of this run's folder, else of the newest folder beside it. Raises UsageError if there is
-    none, or if a named file is missing.
+    "last" is `checkpoints/last.ckpt` of this run's folder, else of the newest folder beside it. Raises UsageError if
+    there is none, or if a named file is missing.
     """
     if ckpt_path is None:
         return None

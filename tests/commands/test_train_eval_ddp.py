@@ -87,7 +87,8 @@ def test_evaluation_in_process_equals_the_command(root, common, trained):
     benchmark = zoo.create("benchmark", "relational", queries=21, cache=str(root / "truth"))
     model = zoo.load_model(str(trained / "checkpoints" / "best.ckpt"))
     metrics = [
-        evaluate(model, data, benchmark, trainer(root, devices), root / f"in_process_{devices}", {}) for devices in (1, 2)
+        evaluate(model, data, benchmark, trainer(root, devices), root / f"in_process_{devices}", {})
+        for devices in (1, 2)
     ]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-6)
     assert_same(spearman_cells(root / "in_process_1"), spearman_cells(root / "in_process_2"))

@@ -43,8 +43,10 @@ def records(path):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wandb")
     command = [
-        sys.executable, "-m", "zoo.commands.train", "logger=wandb", "logger.wandb.offline=true", f"hydra.run.dir={folder}",
-        f"data.root={folder / 'data'}", "data.train_size=32", "data.val_size=12", "data.test_size=4", "data.gallery_size=4",
+        sys.executable, "-m", "zoo.commands.train", "logger=wandb",
+        "logger.wandb.offline=true", f"hydra.run.dir={folder}",
+        f"data.root={folder / 'data'}", "data.train_size=32", "data.val_size=12", "data.test_size=4",
+        "data.gallery_size=4",
         "model.g=[16,16]", "model.h=[16]", "model.f=[16,16]", "model.question_layer=2", "trainer.max_epochs=2",
         "trainer.enable_progress_bar=false",
     ]  # fmt: skip

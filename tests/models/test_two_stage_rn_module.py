@@ -51,7 +51,7 @@ def test_schedule_values():
     "changed", [{"feature": "pixel"}, {"aggregation": "sum"}, {"convention": "mine"}, {"schedule": "step"}]
 )
 def test_unknown_words_are_named(changed):
-    (argument, value), = changed.items()
+    ((argument, value),) = changed.items()
     with pytest.raises(ValueError, match=f"{argument} must be one of .* got '{value}'"):
         zoo.create_model("two_stage_rn", **TINY, **changed)
 

@@ -24,7 +24,7 @@ def test_an_empty_gallery_has_no_distances():
 
 @pytest.mark.parametrize("dim", [6, 3000])
 def test_equal_distances_tie_whatever_the_number_of_queries(dim):
-    """Permuting the coordinates of two-valued, normalised vectors leaves their distances to a constant one unchanged."""
+    """Permuting the coordinates of two-valued, normalised vectors leaves their distance to a constant one as it is."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.stack([(torch.rand(dim, generator=generator).argsort() < dim // 3).float() for _ in range(200)])
     rows = torch.nn.functional.normalize(rows, dim=1)

@@ -27,7 +27,9 @@ def prepare(cfg: DictConfig) -> None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip" not in record.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip" not in record.getMessage()
+    )
     for noise in (".*LeafSpec.*", ".*does not have many workers.*", ".*smaller than the logging interval.*"):
         warnings.filterwarnings("ignore", message=noise)
 
@@ -78,8 +80,9 @@ def _typed_parameters() -> dict[str, Any]:
 
 
 def _compiled(cfg: DictConfig, model: Any) -> Any:
-    if cfg.compile:
-        model.compile()
+    # Child by child: training and evaluation enter a LightningModule through its steps, not through `forward`.
+    for child in model.children() if cfg.compile else ():
+        child.compile()
     return model
 
 

@@ -34,8 +34,9 @@ _FORMAT = 1
 class SortOfClevr(SplitDataModule):
     """Sort-of-CLEVR, generated on first use and cached under `root`, one memory-mapped file per split.
 
-    Splits are warmup, train, val, test and gallery; every image of every split has a seed of its own. Batches hold `questions
-    (B, S, 11)` with S = 2 * `questions`, the non-relational half first, and `answers` that point into `answers`.
+    Splits are warmup, train, val, test and gallery; every image of every split has a seed of its own. Batches hold
+    `questions (B, S, 11)` with S = 2 * `questions`, the non-relational half first, and `answers` that point into
+    `answers`.
 
     `root` is the cache folder; `objects` the number per image, one integer or a uniform range such as "1-6"; the first
     `warmup_epochs` epochs of training see as many other images, with `warmup_objects` objects;
@@ -78,9 +79,10 @@ class SortOfClevr(SplitDataModule):
         check_integer("questions", questions, 1)
         low, high = _parse_objects("objects", objects)
         warm_low, warm_high = _parse_objects("warmup_objects", warmup_objects)
-        if not has_room(max(high, warm_high), image_size, object_size):
+        most = max(high, warm_high)
+        if not has_room(most, image_size, object_size):
             raise ValueError(
-                f"image_size must leave room for {max(high, warm_high)} objects of object_size {object_size}, got {image_size}"
+                f"image_size must leave room for {most} objects of object_size {object_size}, got {image_size}"
             )
         self.root = Path(root).expanduser()
         self.recipe = Recipe(seed, low, high, image_size, object_size, questions)
@@ -100,7 +102,7 @@ class SortOfClevr(SplitDataModule):
                 self._datasets[split] = _Records(self._ensure(split))
 
     def train_dataloader(self) -> DataLoader:
-        """Returns the shuffled loader of the train split, or of warmup in the first epochs (the Trainer asks every epoch)."""
+        """Returns the shuffled loader of the train split, or of warmup in the first epochs."""
         epoch = self.trainer.current_epoch if self.trainer and self._warmup_epochs else 0
         warm = epoch < self._warmup_epochs
         return self.shuffled_loader("warmup" if warm else "train", self.recipe.seed)

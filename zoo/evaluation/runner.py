@@ -63,7 +63,9 @@ class EvaluationLoop(lightning.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps the batch's descriptors, baselines and task scores."""
         vectors: dict[str, Tensor] = {name: rows.float() for name, rows in self.model.descriptors(batch).items()}
-        self._collector.add(batch.index, {**vectors, **self.benchmark.extra_vectors(batch)}, self.model.task_scores(batch))
+        self._collector.add(
+            batch.index, {**vectors, **self.benchmark.extra_vectors(batch)}, self.model.task_scores(batch)
+        )
 
     def on_test_epoch_end(self) -> None:
         """Scores on every rank, logs the metrics, writes and prints on rank 0."""
@@ -98,7 +100,9 @@ class EvaluationLoop(lightning.LightningModule):
             logger.log_image("test/ranked", [sheet])
 
 
-def evaluate(model: Any, data: Any, benchmark: Any, trainer: Any, folder: Path, about: dict[str, Any]) -> dict[str, float]:
+def evaluate(
+    model: Any, data: Any, benchmark: Any, trainer: Any, folder: Path, about: dict[str, Any]
+) -> dict[str, float]:
     """Evaluates a model and returns the logged metrics; `folder` receives results.json, table.md, contact_sheet.png.
 
     `about` goes into results.json beside the environment (model, data, weights, seed, command).
@@ -131,7 +135,9 @@ def environment() -> dict[str, Any]:
 def _commit() -> str | None:
     here = Path(__file__).resolve().parent
     answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=False)
+    tracked = subprocess.run(
+        ["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=False
+    )
     return answer.stdout.strip() if answer.returncode == 0 and tracked.returncode == 0 else None
 
 

@@ -22,8 +22,9 @@ EXACT_NODES = 6  # beyond, the exact distance of all pairs takes longer than the
 class RankingValidation(lightning.Callback):
     """Logs `val/<task score>` and, where the data has scene graphs, `val/spearman` and a picture of ranked results.
 
-    `val/spearman` is the mean over all validation images as queries, descriptor distance (L2) against the soft edit distance
-    (exact, bipartite if a graph has more than six nodes), the query left out. The picture goes to loggers that take one.
+    `val/spearman` is the mean over all validation images as queries, descriptor distance (L2) against the soft edit
+    distance (exact, bipartite if a graph has more than six nodes), the query left out. The picture goes to loggers that
+    take one.
     """
 
     def __init__(self) -> None:

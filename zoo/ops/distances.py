@@ -14,9 +14,9 @@ _DECIMALS = 9
 def l2_distances(queries: Tensor, gallery: Tensor) -> Tensor:
     """Returns Euclidean distances (Q, N) in float64 between `queries (Q, D)` and `gallery (N, D)` of any number type.
 
-    Short descriptors are compared by their differences, long ones (raw pixels) through a matrix product, in which integers
-    stay exact. Distances are rounded to nine decimals: what is equal on paper (duplicates, permuted or L2-normalised binary
-    descriptors) must tie, whatever the order of summation.
+    Short descriptors are compared by their differences, long ones (raw pixels) through a matrix product, in which
+    integers stay exact. Distances are rounded to nine decimals: what is equal on paper (duplicates, permuted or
+    L2-normalised binary descriptors) must tie, whatever the order of summation.
     """
     queries = queries.double()
     distances = _by_product if queries.shape[1] > _LONG else _by_difference

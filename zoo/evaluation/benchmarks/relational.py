@@ -31,7 +31,7 @@ EXACT_NODES = 6  # more nodes a graph make the exact distance of millions of pai
 
 
 class Relational:
-    """Mean Spearman correlation per query (Sec. 6 of Messina et al. 2018); parameters in `conf/benchmark/relational.yaml`.
+    """Mean Spearman correlation per query, Sec. 6 of Messina et al. 2018; parameters: `conf/benchmark/relational.yaml`.
 
     Raises ValueError for a baseline it doesn't know or fewer than one query.
     """
@@ -75,7 +75,9 @@ class Relational:
         parts = [graphs]
         if method == "exact by relation":
             method, parts = "exact", [graphs.relation(number) for number in range(graphs.relations)]
-        return sum(edit_distances(part[: self.queries], part, nodes, method, 10, progress, self.cache) for part in parts)
+        return sum(
+            edit_distances(part[: self.queries], part, nodes, method, 10, progress, self.cache) for part in parts
+        )
 
     def extra_vectors(self, batch: Batch) -> dict[str, Tensor]:
         """Returns what a baseline needs of the images besides the model's descriptors."""
@@ -110,7 +112,11 @@ class Relational:
                 cells = {column: _mean_spearman(distances, truth, own, device) for column, truth in truths.items()}
                 rows.append(Row(label, normalise, cells, self.published.get(label)))
         return Report(
-            rows, self._agreement(data, own, device), collected.scores, self.fingerprint(data), self._best(rows, collected)
+            rows,
+            self._agreement(data, own, device),
+            collected.scores,
+            self.fingerprint(data),
+            self._best(rows, collected),
         )
 
     def sheet_distances(self, collected: Collected, row: Row) -> Tensor:
@@ -163,7 +169,9 @@ def _mean_spearman(distances: Tensor, truth: Tensor, own: Tensor, device: torch.
         itself = torch.zeros(distances.shape, dtype=torch.bool).scatter_(1, own[:, None], value=True)
         metric.update(distances, truth, ignore=itself, query=own)
     ids, values = metric.per_query_values()
-    return Cell(metric.compute().item(), metric.half_width().item(), dict(zip(ids.tolist(), values.tolist(), strict=True)))
+    return Cell(
+        metric.compute().item(), metric.half_width().item(), dict(zip(ids.tolist(), values.tolist(), strict=True))
+    )
 
 
 export = Relational

@@ -18,10 +18,11 @@ _NOISE = 0.05  # standard deviation that tells apart the units with the same gat
 def initialise(net: TwoStageRNNet, groups: Sequence[int], gate: float) -> None:
     """Gives every linear layer He's initialisation, and each unit that reads the question one question to listen to.
 
-    `groups` are the sizes of the one-hot groups of a question vector, (6, 2, 3) for colour, kind and type. A unit is given
-    one bit of each group in turn; any other bit of a group lowers its input by `gate`, so that it is active only for its own
-    question. From ordinary weights the network first learns what can be answered without binding attributes to colours (.79
-    relational, .74 non-relational) and stays there for thousands of steps. The architecture is the paper's.
+    `groups` are the sizes of the one-hot groups of a question vector, (6, 2, 3) for colour, kind and type. A unit is
+    given one bit of each group in turn; any other bit of a group lowers its input by `gate`, so that it is active only
+    for its own question. From ordinary weights the network first learns what can be answered without binding attributes
+    to colours (.79 relational, .74 non-relational) and stays there for thousands of steps. The architecture is the
+    paper's.
 
     Raises ValueError if the groups don't add up to the width of a question.
     """

@@ -100,7 +100,7 @@ class TwoStageRN(Embedder):
         return loss
 
     def task_scores(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns right answers and questions: of all, of each kind, of each type; `{}` for images without questions."""
+        """Returns right answers and questions: all, of each kind, of each type; `{}` for images without questions."""
         if batch.questions is None:
             return {}
         right = self.net(batch.images, batch.questions).argmax(-1) == batch.answers
