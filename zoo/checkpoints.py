@@ -24,22 +24,27 @@ def load_model(source: str, weights: str | None = None, **parameters: Any) -> An
     described, state = read(path)
     if weights and described["name"] != source:
         raise UsageError(f"weights '{path}' belong to the model '{described['name']}', not to '{source}'")
-    model = config.create("model", described["name"], **{**described["parameters"], **parameters})
+    try:
+        model = config.create("model", described["name"], **{**described["parameters"], **parameters})
+    except registry.UnknownName as error:
+        raise UsageError(f"weights '{path}' were written by {described['origin']}: {error}") from error
     fill(model, state, path)
     return model.eval()
 
 
 def weights_file(model: str, weights: str | None) -> Path:
-    """Returns the file of `weights`: a path, or the name of a file in the model's own `weights/` folder.
+    """Returns the file of `weights`: a path, or the name of a file in the `weights/` folder beside the model's module.
 
     Raises UsageError naming the weights that exist.
     """
     if weights and _is_file_name(weights):
         return Path(weights)
-    folder = registry.PACKAGE / "models" / registry.lookup("model", model).name / "weights"
+    folder = registry.folder(registry.lookup("model", model)) / "weights"
     known = sorted(path.stem for path in folder.glob("*.safetensors"))
+    if weights is None:
+        raise UsageError(f"model '{model}': say which weights; known: {', '.join(known) or 'none'}")
     if weights not in known:
-        hint = registry.suggest(weights or "", known)
+        hint = registry.suggest(weights, known)
         raise UsageError(f"model '{model}' has no weights '{weights}'; known: {', '.join(known) or 'none'}.{hint}")
     return folder / f"{weights}.safetensors"
 

@@ -120,7 +120,8 @@ def create(kind: str, name: str, **parameters: Any) -> Any:
     if config_file(kind, name) is not None:
         parameters = complete(kind, name, parameters)
     built = cls(**parameters)
-    built.registered = {"kind": kind, "name": name, "parameters": parameters}
+    origin = registry.lookup(kind, name).origin
+    built.registered = {"kind": kind, "name": name, "origin": origin, "parameters": parameters}
     return built
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -99,6 +100,15 @@ def lookup(kind: str, name: str) -> Entry:
     if table[name].problem:
         raise BrokenPlugin(f"{kind} '{name}': {table[name].problem}")
     return table[name]
+
+
+def folder(entry: Entry) -> Path:
+    """Returns the folder of an entry's module, found without importing it (a model's `weights/` stand there)."""
+    top, *rest = entry.reference.partition(":")[0].split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        raise BrokenPlugin(f"{entry.kind} '{entry.name}' of {entry.origin}: its package '{top}' is not installed")
+    return Path(spec.submodule_search_locations[0]).joinpath(*rest[:-1])
 
 
 def load(kind: str, name: str) -> type:

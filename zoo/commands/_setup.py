@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import checkpoints, config
@@ -34,15 +35,16 @@ def prepare(cfg: DictConfig) -> None:
         warnings.filterwarnings("ignore", message=noise)
 
 
-def build(node: DictConfig) -> Any:
-    """Builds a registered object; a wrong parameter ends as a usage error, since its message names rule and value."""
+def build(node: DictConfig, **extra: Any) -> Any:
+    """Builds what a node names; a wrong parameter ends as a usage error, since its message names rule and value."""
     try:
-        return config.instantiate(node)
+        return config.instantiate(node, **extra)
     except Exception as error:
         if isinstance(error.__cause__, UsageError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, ValueError):
-            raise UsageError(f"{node.kind} '{node.name}': {error.__cause__}") from error
+        if isinstance(error.__cause__, (ValueError, MisconfigurationException)):
+            what = f"{node.kind} '{node.name}'" if "kind" in node else node._target_
+            raise UsageError(f"{what}: {error.__cause__}") from error
         raise
 
 
@@ -91,21 +93,20 @@ def callbacks(cfg: DictConfig, model: Any) -> list[lightning.Callback]:
     own = {"monitor": model.monitor, "mode": model.monitor_mode}
     nodes = [node for node in (cfg.get("callbacks") or {}).values() if node]
     built = [
-        config.instantiate(node, **{key: value for key, value in own.items() if key in node and node[key] is None})
-        for node in nodes
+        build(node, **{key: value for key, value in own.items() if key in node and node[key] is None}) for node in nodes
     ]
     return [EpochSeed(cfg.seed), RankingValidation(), *built]
 
 
 def loggers(cfg: DictConfig) -> list[Logger]:
     """Builds the configured loggers."""
-    return [config.instantiate(node) for node in (cfg.get("logger") or {}).values() if node]
+    return [build(node) for node in (cfg.get("logger") or {}).values() if node]
 
 
 def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], log: list[Logger]) -> lightning.Trainer:
     """Builds the Trainer, which logs the resolved config."""
     logs_config = ConfigLogging(OmegaConf.to_container(cfg, resolve=True))
-    return config.instantiate(cfg.trainer, callbacks=[logs_config, *callbacks], logger=log or False)
+    return build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=log or False)
 
 
 def about(cfg: DictConfig, model: Any, source: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Collected:
-    """`index (N,)` positions within the split, increasing; `vectors` name → (N, D); `scores` name → mean over the split."""
+    """`index (N,)` positions in the split, increasing; `vectors` name → (N, D); `scores` name → mean over the split."""
 
     index: Tensor
     vectors: dict[str, Tensor]

@@ -53,7 +53,7 @@ def _tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], pic
 def ranked_sheet(
     data: Any, split: str, distances: Tensor, truth: Tensor, queries: int, top: int, titles: tuple[str, str]
 ) -> Image.Image:
-    """Returns, for the first `queries` of a split, the query and the nearest by `distances` and by `truth`, both (Q, N).
+    """Returns, for the first `queries` of a split, query and nearest items by `distances` and by `truth`, both (Q, N).
 
     Query q is gallery item q, and left out of its own lists; `titles` name the two distances. The captions give both,
     so that a reader sees what the model's choice costs.
