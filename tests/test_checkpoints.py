@@ -49,7 +49,7 @@ def test_half_precision_is_close(model, tmp_path):
 
 def test_parameters_override_what_the_file_says(file):
     assert zoo.load_model(str(file), aggregation="max").aggregation == "max"
-    with pytest.raises(UsageError, match="no parameter 'agregation'.*Did you mean 'aggregation'"):
+    with pytest.raises(UsageError, match=r"no parameter 'agregation'.*Did you mean 'aggregation'"):
         zoo.load_model(str(file), agregation="max")
 
 

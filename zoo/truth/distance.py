@@ -113,7 +113,8 @@ def _all_pairs(queries: PackedGraphs, gallery: PackedGraphs, nodes: str, method:
     costs = _costs(queries, sides[0], nodes)
     result = np.zeros((len(queries), len(gallery)), np.float32)
     blocks = list(_blocks(*result.shape, PAIRS_PER_BLOCK[method]))
-    _run_blocks(lambda block: run(*sides, costs, *block, result), blocks, progress)
+    title = f"edit distance ({nodes}, {method})" if progress else None
+    _run_blocks(lambda block: run(*sides, costs, *block, result), blocks, title)
     return result
 
 
@@ -168,21 +169,21 @@ def _blocks(queries: int, gallery: int, pairs: int) -> Iterator[tuple[int, int, 
             yield query, min(query + height, queries), item, min(item + width, gallery)
 
 
-def _run_blocks(run: Callable, blocks: list, progress: bool) -> None:
+def _run_blocks(run: Callable, blocks: list, title: str | None) -> None:
     from numba import config
     from rich.console import Console
     from rich.progress import track
 
     threads = min(config.NUMBA_NUM_THREADS, len(blocks))  # get_num_threads() would start numba's own pool
-    show = {"description": "edit distance", "total": len(blocks), "console": Console(stderr=True)}
+    show = {"description": title, "total": len(blocks), "console": Console(stderr=True), "disable": title is None}
     if threads <= 1:
-        for block in track(blocks, disable=not progress, **show):
+        for block in track(blocks, **show):
             run(block)
         return
     pool = ThreadPoolExecutor(threads)
     try:
         done = as_completed([pool.submit(run, block) for block in blocks])
-        for future in track(done, disable=not progress, **show):
+        for future in track(done, **show):
             future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

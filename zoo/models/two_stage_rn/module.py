@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.models.two_stage_rn.initialisation import initialise
-from zoo.models.two_stage_rn.net import AGGREGATIONS, TwoStageRNNet
+from zoo.models.two_stage_rn.net import AGGREGATIONS, TwoStageRNNet, pool_pairs
 from zoo.module import Embedder
 from zoo.types import Batch, Representation, Role
 
@@ -83,10 +83,10 @@ class TwoStageRN(Embedder):
     def descriptors(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the rows of Table 1 that one checkpoint yields: conv and relation features, max and avg."""
         rows = {f"RN conv {how}": self.net.conv_features(batch.images, how) for how in AGGREGATIONS}
-        if len(self.net.g):
-            for how in AGGREGATIONS:
-                rows[f"2S-RN {how}"] = self.net.relation_features(batch.images, how, pair_norm=False)
-                rows[f"2S-RN {how}, pair L2"] = self.net.relation_features(batch.images, how, pair_norm=True)
+        pairs = self.net.relations(batch.images) if len(self.net.g) else None
+        for how in AGGREGATIONS if pairs is not None else ():
+            rows[f"2S-RN {how}"] = pool_pairs(pairs, how, pair_norm=False)
+            rows[f"2S-RN {how}, pair L2"] = pool_pairs(pairs, how, pair_norm=True)
         return rows
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -103,15 +103,21 @@ class TwoStageRNNet(nn.Module):
         Raises:
             ValueError: an unknown aggregation, or a network without question-free layer (RN).
         """
+        return pool_pairs(self.relations(images), aggregation, pair_norm)
+
+    def relations(self, images: Tensor) -> Tensor:
+        """Return the question-free g of every pair, (B, 3, H, W) to (B, P, D).
+
+        Raises:
+            ValueError: a network without question-free layer (RN).
+        """
         if not self.g:
-            raise ValueError("relation_features needs a question-free layer, but question_layer is 0 (RN)")
-        pairs = self._relate(relate_pairs(self._objects(self.conv(images))))
-        pairs = F.normalize(pairs, dim=-1) if pair_norm else pairs
-        return _aggregate(pairs, aggregation)
+            raise ValueError("relation features need a question-free layer, but question_layer is 0 (RN)")
+        return self._relate(relate_pairs(self._objects(self.conv(images))))
 
     def conv_features(self, images: Tensor, aggregation: str) -> Tensor:
         """Aggregate the last convolution map of (B, 3, H, W) over its positions to (B, conv[-1])."""
-        return _aggregate(self.conv(images).flatten(2).transpose(1, 2), aggregation)
+        return pool_pairs(self.conv(images).flatten(2).transpose(1, 2), aggregation, pair_norm=False)
 
     def _objects(self, maps: Tensor) -> Tensor:
         """Return the map's positions with their coordinates as objects: (B, C, H, W) to (B, H*W, C + 2)."""
@@ -153,7 +159,13 @@ def _conv_block(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
-def _aggregate(items: Tensor, aggregation: str) -> Tensor:
+def pool_pairs(items: Tensor, aggregation: str, pair_norm: bool) -> Tensor:
+    """Aggregate (B, P, D) to (B, D) by ``max`` or ``avg``, each vector L2-normalised before if ``pair_norm``.
+
+    Raises:
+        ValueError: an unknown aggregation.
+    """
+    items = F.normalize(items, dim=-1) if pair_norm else items
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"aggregation must be one of {AGGREGATIONS}, got {aggregation!r}")
     return items.amax(dim=1) if aggregation == "max" else items.mean(dim=1)
