@@ -49,8 +49,8 @@ def test_configs_inside_the_package_come_first(tmp_path, monkeypatch):
 
 def test_plugin_configs_are_found_without_importing_the_plugin(plugins):
     folders = config.plugin_conf_dirs()
-    assert list(folders) == ["zoo-acme 1.2.0", "zoo-broken 0.0.7"]
-    assert folders["zoo-acme 1.2.0"] == plugins / "zoo_acme" / "conf"
+    assert list(folders) == ["zoo_acme", "zoo_broken"]
+    assert folders["zoo_acme"] == plugins / "zoo_acme" / "conf"
     assert config.config_file("model", "acme_rank") == plugins / "zoo_acme" / "conf" / "model" / "acme_rank.yaml"
     assert config.description("model", "acme_rank").startswith("Acme: a small CNN")
     assert config.compose("train", ["experiment=acme_demo"]).model.name == "acme_rank"
@@ -64,7 +64,7 @@ def test_a_plugin_whose_package_raises_or_lacks_still_leaves_the_others_configs(
     distribution(
         "fine", "1", {"fine": "fine.m:F"}, {"fine/conf/model/fine.yaml": "name: fine\n", "fine/__init__.py": ""}
     )
-    assert list(config.plugin_conf_dirs()) == ["fine 1"]
+    assert list(config.plugin_conf_dirs()) == ["fine"]
     assert config.compose("train", ["model=fine"]).model == {"name": "fine"}
     assert config.config_file("model", "none") is None
     assert config.description("model", "none") == ""
@@ -181,4 +181,4 @@ def test_a_plugin_without_a_config_is_built_from_what_is_passed(distribution):
     distribution("flat", "1", {"flat": "flat:Flat"}, {"flat.py": source})
     built = zoo.create("model", "flat", width=3)
     assert built.width == 3
-    assert built.registered == {"kind": "model", "name": "flat", "parameters": {"width": 3}}
+    assert built.registered == {"kind": "model", "name": "flat", "origin": "flat 1", "parameters": {"width": 3}}

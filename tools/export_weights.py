@@ -1,6 +1,6 @@
 """Turns a checkpoint of `zoo train` into the small weights file that a model's `weights/` folder holds.
 
-    python tools/export_weights.py outputs/…/best.ckpt zoo/models/two_stage_rn/weights/sort_of_clevr.safetensors aggregation=avg
+python tools/export_weights.py outputs/…/best.ckpt zoo/models/two_stage_rn/weights/sort_of_clevr.safetensors aggregation=avg
 """  # noqa: E501
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import config, registry
+from zoo.files import replacing
 from zoo.registry import UsageError
 from zoo.types import CHECKPOINT_KEY
 
@@ -67,16 +67,15 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def save_weights(model: Any, path: Path, half: bool = False) -> None:
     """Writes the model's weights and description as safetensors (fp16 if `half`), atomically."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if not getattr(model, "registered", None):
         raise UsageError(f"{type(model).__name__} wasn't built with zoo.create_model, so its file couldn't be loaded")
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if half:
         state = {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(state, temporary, metadata={CHECKPOINT_KEY: json.dumps(model.registered)})
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(save(state, metadata={CHECKPOINT_KEY: json.dumps(model.registered)}))
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -35,13 +35,14 @@ def conf_dir() -> Path:
 
 @cache
 def plugin_conf_dirs() -> dict[str, Path]:
-    """Returns distribution → `<package>/conf` of every plugin that ships configs, without importing any of them."""
+    """Returns package → its `conf` folder for every plugin that ships configs, without importing any of them."""
     found: dict[str, Path] = {}
     for kind in registry.KINDS.values():
         for point in metadata.entry_points(group=kind.entry_points):
-            folder = _conf_beside(point.value.split(":")[0].split(".")[0])
+            package = point.value.split(":")[0].split(".")[0]
+            folder = _conf_beside(package)
             if folder is not None:
-                found[f"{point.dist.name} {point.dist.version}"] = folder
+                found[package] = folder
     return dict(sorted(found.items()))  # which of two equal names wins must not depend on the order of a directory
 
 
@@ -82,7 +83,7 @@ def register_plugin_configs() -> None:
     class ZooSearchPath(SearchPathPlugin):
         def manipulate_search_path(self, search_path: Any) -> None:
             for provider, folder in plugin_conf_dirs().items():
-                search_path.append(provider=provider.split()[0], path=folder.resolve().as_uri())
+                search_path.append(provider=provider, path=folder.resolve().as_uri())
 
     if not any(plugin.__name__ == "ZooSearchPath" for plugin in Plugins.instance().discover(SearchPathPlugin)):
         Plugins.instance().register(ZooSearchPath)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning
+import torch
 
 from zoo.types import CHECKPOINT_KEY, Batch, Ranking, Representation, Role
 
@@ -47,9 +48,14 @@ class Embedder(_SelfDescribing):
         """Returns the representation of a batch as a query or as gallery items."""
         raise NotImplementedError(f"{type(self).__name__} must implement embed(batch, role)")
 
+    @property
+    def descriptor_name(self) -> str:
+        """Returns the row of `descriptors` that `embed` returns: what logs, sweeps and sheets show of the model."""
+        return "vector"
+
     def descriptors(self, batch: Batch) -> dict[str, Tensor]:
         """Returns every named vector (B, D) that an evaluation compares side by side; by default `embed`'s only."""
-        return {"vector": self.embed(batch).vector}
+        return {self.descriptor_name: self.embed(batch).vector}
 
     def task_scores(self, batch: Batch) -> dict[str, Tensor]:
         """Returns what the model is trained for, as name → (sum, count) over the batch; `{}` if there is no such task.
@@ -60,7 +66,9 @@ class Embedder(_SelfDescribing):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns what `zoo.evaluation.RankingValidation` gathers: positions, vectors and task scores of the batch."""
-        return {"index": batch.index, "vector": self.embed(batch).vector, "scores": self.task_scores(batch)}
+        with torch.autocast(self.device.type, enabled=False):  # descriptors of mixed precision tie and misrank
+            vector = self.embed(batch).vector
+        return {"index": batch.index, "vector": vector, "scores": self.task_scores(batch)}
 
     @classmethod
     def tiny_batch(cls) -> Batch:

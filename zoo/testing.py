@@ -69,6 +69,7 @@ def _check_embedding(model: Embedder, batch: Batch) -> None:
         _require(bool(rows.isfinite().all()), f"{kind}: values must be finite")
         close = torch.allclose(getattr(alone, kind)[0], rows[0], atol=1e-4, rtol=1e-4)
         _require(close, f"{kind}: an image's representation must not depend on its batch in evaluation mode")
+    _require(model.descriptor_name in vectors, f"descriptors() must hold the row '{model.descriptor_name}'")
     shaped = all(rows.ndim == 2 and len(rows) == len(batch) for rows in vectors.values())
     _require(shaped, "descriptors() must return (B, D) tensors")
 

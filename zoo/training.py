@@ -53,6 +53,13 @@ class ConfigLogging(lightning.Callback):
             finish_loggers(trainer)
 
 
+def cpu_computes_bf16() -> bool:
+    """Tells whether the CPU has bf16 instructions; without them mixed precision is slower than fp32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
 def finish_loggers(trainer: Any) -> None:
     """Ends every logger's run, so that the next job of a multirun begins one of its own."""
     for logger in trainer.loggers:
@@ -61,10 +68,17 @@ def finish_loggers(trainer: Any) -> None:
             run.finish()
 
 
-def resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
+def best_score(path: str) -> float | None:
+    """Returns the score that made a checkpoint the best, from the file: other processes may have written it."""
+    states = torch.load(path, map_location="cpu", weights_only=True).get("callbacks", {}).values()
+    scores = [state["best_model_score"] for state in states if state.get("best_model_score") is not None]
+    return float(scores[0]) if scores else None
+
+
+def resume_path(ckpt_path: str | None, run_dir: Path, beside: bool) -> str | None:
     """Returns the checkpoint to resume, or None.
 
-    "last" is `checkpoints/last.ckpt` of this run's folder, else of the newest folder beside it. Raises UsageError if
+    "last" is `checkpoints/last.ckpt` of this run's folder, else of the newest folder `beside` it. Raises UsageError if
     there is none, or if a named file is missing.
     """
     if ckpt_path is None:
@@ -73,7 +87,8 @@ def resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
         if not Path(ckpt_path).is_file():
             raise UsageError(f"ckpt_path '{ckpt_path}': no such file")
         return ckpt_path
-    candidates = [run_dir / "checkpoints" / "last.ckpt", *run_dir.parent.glob("*/checkpoints/last.ckpt")]
+    siblings = run_dir.parent.glob("*/checkpoints/last.ckpt") if beside else ()
+    candidates = [run_dir / "checkpoints" / "last.ckpt", *siblings]
     existing = [path for path in candidates if path.is_file()]
     if not existing:
         raise UsageError(f"ckpt_path=last: no checkpoints/last.ckpt in {run_dir} or a folder beside it")

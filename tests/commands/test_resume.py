@@ -13,6 +13,7 @@ from zoo import checkpoints
 TINY = (
     "data.train_size=48", "data.val_size=8", "data.test_size=4", "data.gallery_size=8", "data.batch_size=16",
     "model.g=[16,16]", "model.h=[16]", "model.f=[16,16]", "model.question_layer=2", "model.schedule=constant",
+    "model.pair_shifts=2", "model.dropout=0.5", "data.warmup_epochs=3",
     "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false",
 )  # fmt: skip
 

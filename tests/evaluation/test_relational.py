@@ -40,7 +40,7 @@ def collected(data, dim=5):
 
 def test_cells_equal_a_loop_over_scipy(data, benchmark):
     benchmark.prepare(data)
-    report = benchmark.score(collected(data), data, 0, 1, CPU)
+    report = benchmark.score(collected(data), data, "mine", 0, 1, CPU)
     rows = collected(data).vectors["mine"].numpy()
     graphs = list(data.scene_graphs("gallery"))
     row = next(row for row in report.rows if row.label == "mine" and not row.normalised)
@@ -67,7 +67,10 @@ def test_a_descriptor_that_is_the_ground_truth_correlates_perfectly(data, tmp_pa
     truth = torch.from_numpy(np.array(benchmark.truth(data, "bipartite", "soft")))[0]
     perfect = Collected(torch.arange(30), {"perfect": truth[:, None], "reversed": (truth.max() - truth)[:, None]}, {})
     perfect.vectors["reversed"][0] = 0
-    rows = {row.label: row.cells["bipartite", "soft"].mean for row in benchmark.score(perfect, data, 0, 1, CPU).rows}
+    rows = {
+        row.label: row.cells["bipartite", "soft"].mean
+        for row in benchmark.score(perfect, data, "perfect", 0, 1, CPU).rows
+    }
     assert rows["perfect"] == pytest.approx(1.0)
     assert rows["reversed"] == pytest.approx(-1.0)
 
@@ -80,7 +83,7 @@ def test_composition_row_sees_colours_only(data, benchmark):
 
 
 def test_agreement_is_between_exact_and_approximations(data, benchmark):
-    report = benchmark.score(collected(data), data, 0, 1, CPU)
+    report = benchmark.score(collected(data), data, "mine", 0, 1, CPU)
     graphs = list(data.scene_graphs("gallery"))
     for method in ("bipartite", "authors"):
         values = []
@@ -116,7 +119,7 @@ def test_fingerprint_follows_the_protocol(data, benchmark, tmp_path):
 
 
 def test_report_is_written_as_json_and_markdown(data, benchmark):
-    report = benchmark.score(collected(data), data, 0, 1, CPU)
+    report = benchmark.score(collected(data), data, "mine", 0, 1, CPU)
     content = json.loads(json.dumps(report.as_json()))
     labels = {row["descriptor"] for row in content["rows"]}
     assert labels == {"mine", "random", "composition"}
@@ -129,3 +132,15 @@ def test_report_is_written_as_json_and_markdown(data, benchmark):
 def test_wrong_argument_is_named(argument, value):
     with pytest.raises(ValueError, match=argument):
         zoo.create("benchmark", "relational", **{argument: value})
+
+
+def test_the_models_own_row_is_shown_whatever_scores_best(data, benchmark):
+    found = Collected(torch.arange(30), {"other": torch.randn(30, 3), **collected(data).vectors}, {})
+    own = benchmark.score(found, data, "mine", 0, 1, CPU).own
+    assert (own.label, own.normalised) == ("mine", False)
+
+
+def test_a_part_of_the_gallery_is_refused(data, benchmark):
+    part = Collected(torch.arange(20), {"mine": torch.randn(20, 3)}, {})
+    with pytest.raises(ValueError, match="10 images are missing"):
+        benchmark.score(part, data, "mine", 0, 1, CPU)

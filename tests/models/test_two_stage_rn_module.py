@@ -66,13 +66,20 @@ def test_embed_follows_feature_and_aggregation():
     batch = TwoStageRN.tiny_batch()
     model = zoo.create_model("two_stage_rn", **TINY, feature="conv", aggregation="avg").eval()
     rows = model.descriptors(batch)
-    assert torch.equal(model.embed(batch).vector, rows["RN conv avg"])
-    model.feature, model.aggregation, model.pair_norm = "relation", "max", True
-    assert torch.equal(model.embed(batch).vector, rows["2S-RN max, pair L2"])
+    assert model.descriptor_name == "RN conv avg"
+    for model.feature, model.aggregation, model.pair_norm, row in (
+        ("conv", "avg", False, "RN conv avg"),
+        ("relation", "max", True, "2S-RN max, pair L2"),
+        ("relation", "avg", False, "2S-RN avg"),
+    ):
+        assert model.descriptor_name == row
+        assert torch.equal(model.embed(batch).vector, rows[row])
 
 
 def test_rn_reads_the_question_first_and_has_conv_rows_only():
-    model = zoo.create_model("two_stage_rn", **{**TINY, "question_layer": 0}).eval()
+    with pytest.raises(ValueError, match="feature must be conv where question_layer is 0"):
+        zoo.create_model("two_stage_rn", **{**TINY, "question_layer": 0})
+    model = zoo.create_model("two_stage_rn", **{**TINY, "question_layer": 0, "feature": "conv"}).eval()
     rows = model.descriptors(TwoStageRN.tiny_batch())
     assert set(rows) == {"RN conv max", "RN conv avg"}
     assert model.net(TwoStageRN.tiny_batch().images, TwoStageRN.tiny_batch().questions).shape == (3, 4, 10)

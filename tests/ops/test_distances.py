@@ -30,4 +30,12 @@ def test_equal_distances_tie_whatever_the_number_of_queries(dim):
     rows = torch.nn.functional.normalize(rows, dim=1)
     constant = torch.full((1, dim), dim**-0.5)
     assert l2_distances(constant, rows).unique().numel() == 1
-    assert torch.equal(l2_distances(rows[:10], rows)[:3], l2_distances(rows[:3], rows))
+    many, few = l2_distances(rows[:10], rows)[:3], l2_distances(rows[:3], rows)
+    torch.testing.assert_close(many, few)
+    assert torch.equal(many.argsort(stable=True), few.argsort(stable=True))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_descriptors_of_any_scale_keep_their_order(scale):
+    rows = torch.rand(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(l2_distances(rows[:5], rows).argsort(), l2_distances(rows[:5] * scale, rows * scale).argsort())

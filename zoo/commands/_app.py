@@ -41,6 +41,10 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
                 return task(cfg)
         except UsageError as error:  # before Hydra sees it and announces a failed job
             _stop(str(error))
+        except FileNotFoundError as error:
+            if error.errno is not None:  # the system's own, not one that explains itself
+                raise
+            _stop(str(error))
 
     try:
         with until_reader_leaves():

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import checkpoints, config
 from zoo.evaluation.validation import RankingValidation
 from zoo.registry import UsageError
-from zoo.training import ConfigLogging, EpochSeed
+from zoo.training import ConfigLogging, EpochSeed, cpu_computes_bf16
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -50,8 +50,6 @@ def build(node: DictConfig, **extra: Any) -> Any:
 
 def new_model(cfg: DictConfig) -> Any:
     """Builds the model that `zoo train` starts with: fresh, or from `weights`."""
-    if cfg.ckpt_path is None and cfg.weights is None:
-        return _compiled(cfg, build(cfg.model))
     model = build(cfg.model)
     if cfg.weights is not None:
         _, state = checkpoints.read(checkpoints.weights_file(cfg.model.name, cfg.weights))
@@ -105,6 +103,9 @@ def loggers(cfg: DictConfig) -> list[Logger]:
 
 def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], log: list[Logger]) -> lightning.Trainer:
     """Builds the Trainer, which logs the resolved config."""
+    if cfg.trainer.accelerator == "cpu" and cfg.trainer.precision == "bf16-mixed" and not cpu_computes_bf16():
+        log.warning("this CPU has no bf16 instructions: trainer.precision=32-true instead of bf16-mixed")
+        cfg.trainer.precision = "32-true"
     logs_config = ConfigLogging(OmegaConf.to_container(cfg, resolve=True))
     return build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=log or False)
 

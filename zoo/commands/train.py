@@ -18,11 +18,16 @@ def main() -> None:
 
 def train(cfg: DictConfig) -> float | None:
     """Trains as configured and returns the best value of the model's own metric (what a sweep optimises)."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     from zoo import training
     from zoo.commands import _setup
 
     run_dir = Path(cfg.paths.run_dir)
-    resume = training.resume_path(cfg.ckpt_path, run_dir)
+    # The folders beside a job of a multirun are the other jobs'.
+    alone = HydraConfig.get().mode != RunMode.MULTIRUN
+    resume = training.resume_path(cfg.ckpt_path, run_dir, beside=alone)
     _setup.prepare(cfg)
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
     trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), log=_setup.loggers(cfg))
@@ -36,6 +41,7 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def _conclude(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path) -> float | None:
+    from zoo import training
     from zoo.commands import _setup
 
     best = trainer.checkpoint_callback
@@ -44,7 +50,7 @@ def _conclude(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Pat
         _setup.log.info("evaluate it with: zoo eval ckpt_path=%s", best.best_model_path)
     if cfg.test:
         _test(cfg, model, data, trainer, run_dir)
-    return best.best_model_score.item() if best and best.best_model_score is not None else None
+    return training.best_score(best.best_model_path) if best and best.best_model_path else None
 
 
 def _test(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path) -> None:

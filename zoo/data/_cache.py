@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import secrets
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from zoo.files import replacing
 
 _BLOCK = 1 << 22
 # Files that this process has written or verified, by identity: a file replaced by another process is verified anew.
@@ -44,13 +43,13 @@ def ensure_records(
     header = io.BytesIO()
     layout = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size,)}
     np.lib.format.write_array_header_1_0(header, layout)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         checksum = _write(file, header.getvalue(), 0)
         for chunk in chunks():
             checksum = _write(file, chunk.view(np.uint8), checksum)
         length = file.tell()
     note = {"parameters": parameters, "bytes": length, "crc32": checksum}
-    with _replacing(_sidecar(path)) as file:
+    with replacing(_sidecar(path)) as file:
         file.write(json.dumps(note, indent=2).encode())
     _verified.add(_identity(path))
 
@@ -105,18 +104,3 @@ def _checksum(path: Path) -> int:
 def _write(file: BinaryIO, block: bytes | np.ndarray, checksum: int) -> int:
     file.write(block)
     return zlib.crc32(block, checksum)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a temporary file that becomes `path` on success and is removed on any failure, Ctrl-C included."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

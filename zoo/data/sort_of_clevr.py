@@ -108,7 +108,13 @@ class SortOfClevr(SplitDataModule):
         return self.shuffled_loader("warmup" if warm else "train", self.recipe.seed)
 
     def val_dataloader(self) -> DataLoader:
-        """Returns the loader of the val split, in order."""
+        """Returns the loader of the val split, in order; raises ValueError where a rank would stay without an image.
+
+        Validation runs inside DDP, whose first forward pass waits for every rank.
+        """
+        world = self.trainer.world_size if self.trainer else 1
+        if self.size("val") < world:
+            raise ValueError(f"val_size must be at least the number of processes {world}, got {self.size('val')}")
         return self.loader("val")
 
     def test_dataloader(self) -> DataLoader:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.tables import Table
+from zoo.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +38,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows, how well the ground truths agree, the model's task scores, the protocol, and the row to show."""
+    """All rows, how well the ground truths agree, task scores, the protocol, and the model's own row."""
 
     rows: list[Row]
     agreement: dict[str, Cell]
     scores: dict[str, float]
     fingerprint: dict[str, Any]
-    best: Row
+    own: Row
 
     def tables(self) -> list[Table]:
         """Returns the tables to print: Spearman, agreement of the ground truths, task scores."""
@@ -93,9 +93,8 @@ def _published(numbers: Sequence[float] | None) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file under a temporary name, then renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:

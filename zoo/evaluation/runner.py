@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
+import torch
 
 from zoo.evaluation.collect import Collector
 from zoo.evaluation.pictures import ranked_sheet
 from zoo.evaluation.report import Report, write_json, write_text
+from zoo.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +65,8 @@ class EvaluationLoop(lightning.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps the batch's descriptors, baselines and task scores."""
-        vectors: dict[str, Tensor] = {name: rows.float() for name, rows in self.model.descriptors(batch).items()}
+        with torch.autocast(self.device.type, enabled=False):  # descriptors of mixed precision tie and misrank
+            vectors: dict[str, Tensor] = {name: rows.float() for name, rows in self.model.descriptors(batch).items()}
         self._collector.add(
             batch.index, {**vectors, **self.benchmark.extra_vectors(batch)}, self.model.task_scores(batch)
         )
@@ -70,15 +74,16 @@ class EvaluationLoop(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Scores on every rank, logs the metrics, writes and prints on rank 0."""
         collected = self._collector.gather(self.device)
-        report = self.benchmark.score(collected, self.data, self.global_rank, self.trainer.world_size, self.device)
+        ranks = self.global_rank, self.trainer.world_size
+        report = self.benchmark.score(collected, self.data, self.model.descriptor_name, *ranks, self.device)
         self._log(report)
         if self.trainer.is_global_zero:
             write_report(report, self.folder, self.about)
             self._draw(collected, report)
 
     def _log(self, report: Report) -> None:
-        cells = next(row for row in report.rows if row is report.best).cells
-        values = {f"test/spearman/{method}_{nodes}": cell.mean for (method, nodes), cell in cells.items()}
+        cells = report.own.cells.items()
+        values = {f"test/spearman/{method}_{nodes}": cell.mean for (method, nodes), cell in cells}
         values |= {f"test/{name}": value for name, value in report.scores.items()}
         for name, value in values.items():
             self.log(name, value, sync_dist=True)
@@ -87,15 +92,22 @@ class EvaluationLoop(lightning.LightningModule):
         benchmark, split = self.benchmark, self.data.gallery_split
         if not benchmark.sheet_queries:
             return
-        distances = benchmark.sheet_distances(collected, report.best)
+        distances = benchmark.sheet_distances(collected, report.own)
         method, nodes = benchmark.columns[0]
         truth = benchmark.truth(self.data, method, nodes)[: len(distances)]
-        label = report.best.label + (", L2-normalised" if report.best.normalised else "")
+        label = report.own.label + (", L2-normalised" if report.own.normalised else "")
         titles = (label, f"ground truth (edit distance: {nodes}, {method})")
         sheet = ranked_sheet(
-            self.data, split, distances, _tensor(truth), benchmark.sheet_queries, benchmark.sheet_top, titles
+            self.data,
+            split,
+            distances,
+            torch.from_numpy(truth.copy()),
+            benchmark.sheet_queries,
+            benchmark.sheet_top,
+            titles,
         )
-        sheet.save(self.folder / "contact_sheet.png")
+        with replacing(self.folder / "contact_sheet.png") as file:
+            sheet.save(file, format="PNG")
         for logger in (logger for logger in self.trainer.loggers if hasattr(logger, "log_image")):
             logger.log_image("test/ranked", [sheet])
 
@@ -133,15 +145,12 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
+    """Returns the commit of the checkout that this file is tracked in; None from a wheel or without git."""
     here = Path(__file__).resolve().parent
+    if shutil.which("git") is None:
+        return None
     answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     tracked = subprocess.run(
         ["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=False
     )
     return answer.stdout.strip() if answer.returncode == 0 and tracked.returncode == 0 else None
-
-
-def _tensor(truth: Any) -> Tensor:
-    import torch
-
-    return torch.from_numpy(truth.copy())

@@ -53,8 +53,9 @@ class RankingValidation(lightning.Callback):
         vectors, truth = collected.vectors["vector"], self._distances(trainer.datamodule, collected.index)
         distances = l2_distances(vectors, vectors)
         itself = torch.eye(len(vectors), dtype=torch.bool)
-        value = spearman(distances, truth, ignore=itself).nanmean()
-        pl_module.log("val/spearman", value.float(), prog_bar=True, sync_dist=True)
+        # A plain number: Lightning would reduce a CPU tensor where it is, which NCCL can't.
+        value = spearman(distances, truth, ignore=itself).nanmean().item()
+        pl_module.log("val/spearman", value, prog_bar=True, sync_dist=True)
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if loggers and trainer.is_global_zero and not trainer.sanity_checking:
             titles = ("model", "ground truth (soft edit distance)")

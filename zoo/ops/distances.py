@@ -15,13 +15,17 @@ def l2_distances(queries: Tensor, gallery: Tensor) -> Tensor:
     """Returns Euclidean distances (Q, N) in float64 between `queries (Q, D)` and `gallery (N, D)` of any number type.
 
     Short descriptors are compared by their differences, long ones (raw pixels) through a matrix product, in which
-    integers stay exact. Distances are rounded to nine decimals: what is equal on paper (duplicates, permuted or
-    L2-normalised binary descriptors) must tie, whatever the order of summation.
+    integers stay exact. Distances are rounded to nine decimals of a query's largest one: what is equal on paper
+    (duplicates, permuted or L2-normalised binary descriptors) must tie, whatever the order of summation.
     """
     queries = queries.double()
     distances = _by_product if queries.shape[1] > _LONG else _by_difference
     blocks = [distances(queries, rows.double()) for rows in gallery.split(_GALLERY_BLOCK)]
-    return torch.cat(blocks, dim=1).round(decimals=_DECIMALS) if blocks else queries.new_empty(len(queries), 0)
+    found = torch.cat(blocks, dim=1)
+    if not found.numel():
+        return found
+    largest = found.amax(dim=1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
+    return (found / largest).round(decimals=_DECIMALS) * largest
 
 
 def _by_difference(queries: Tensor, gallery: Tensor) -> Tensor:

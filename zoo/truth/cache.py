@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from zoo.files import replacing
 
 
 def stored_matrix(path: Path, shape: tuple[int, int], compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -22,9 +22,11 @@ def stored_matrix(path: Path, shape: tuple[int, int], compute: Callable[[], np.n
     if not _intact(path, sidecar, shape):
         matrix = compute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, lambda stream: np.save(stream, matrix, allow_pickle=False))
+        with replacing(path) as stream:
+            np.save(stream, matrix, allow_pickle=False)
         record = json.dumps({"shape": list(shape), "dtype": "float32", "sha256": _checksum(path)}).encode()
-        _replace(sidecar, lambda stream: stream.write(record))
+        with replacing(sidecar) as stream:
+            stream.write(record)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -42,21 +44,3 @@ def _intact(path: Path, sidecar: Path, shape: tuple[int, int]) -> bool:
 def _checksum(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _replace(path: Path, write: Callable) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            write(stream)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -101,8 +101,14 @@ class Relational:
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return {**parts, "hash": digest}
 
-    def score(self, collected: Collected, data: Any, rank: int, world: int, device: torch.device) -> Report:
-        """Returns the table; collective: each rank scores its share of the queries, sums are exchanged."""
+    def score(self, collected: Collected, data: Any, shown: str, rank: int, world: int, device: torch.device) -> Report:
+        """Returns the table; collective: each rank scores its share of the queries, sums are exchanged.
+
+        `shown` is the label of the model's own descriptor. Raises ValueError if descriptors of the gallery are missing.
+        """
+        missing = data.size(data.gallery_split) - len(collected.index)
+        if missing:
+            raise ValueError(f"the whole gallery must be embedded, {missing} images are missing (limit_test_batches?)")
         own = torch.arange(rank, min(self.queries, len(collected.index)), world)
         truths = {column: self._own_truth(data, *column, own) for column in self.columns}
         rows = []
@@ -116,7 +122,7 @@ class Relational:
             self._agreement(data, own, device),
             collected.scores,
             self.fingerprint(data),
-            self._best(rows, collected),
+            next(row for row in rows if row.label == shown),
         )
 
     def sheet_distances(self, collected: Collected, row: Row) -> Tensor:
@@ -150,12 +156,6 @@ class Relational:
         if "composition" in self.baselines:
             vectors["composition"] = torch.as_tensor(data.compositions(data.gallery_split))
         return vectors
-
-    def _best(self, rows: list[Row], collected: Collected) -> Row:
-        """Picks the model's row with the highest first column, which the contact sheet shows."""
-        first = self.columns[0]
-        candidates = [row for row in rows if row.label in collected.vectors and row.label != "pixels"]
-        return max(candidates, key=lambda row: np.nan_to_num(row.cells[first].mean, nan=-2.0))
 
 
 def _pick(vectors: Tensor, own: Tensor, normalise: bool) -> tuple[Tensor, Tensor]:

@@ -66,6 +66,10 @@ class TwoStageRN(Embedder):
         self.net = TwoStageRNNet(
             conv, g, h, f, question_layer, question_dim, answers, coordinate_range, pair_scale, dropout, chunk
         )
+        if feature == "relation" and question_layer == 0:
+            raise ValueError(
+                "feature must be conv where question_layer is 0 (RN has no question-free layer), got relation"
+            )
         if question_groups is not None:
             initialise(self.net, question_groups, question_gate)
         self.pair_shifts = pair_shifts
@@ -79,6 +83,13 @@ class TwoStageRN(Embedder):
         if self.feature == "conv":
             return Representation(vector=self.net.conv_features(batch.images, self.aggregation))
         return Representation(vector=self.net.relation_features(batch.images, self.aggregation, self.pair_norm))
+
+    @property
+    def descriptor_name(self) -> str:
+        """Returns the row of `descriptors` that `embed` returns."""
+        if self.feature == "conv":
+            return f"RN conv {self.aggregation}"
+        return f"2S-RN {self.aggregation}" + (", pair L2" if self.pair_norm else "")
 
     def descriptors(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the rows of Table 1 that one checkpoint yields: conv and relation features, max and avg."""
