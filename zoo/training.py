@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 from zoo.registry import UsageError
+
+log = logging.getLogger("zoo")
 
 _PRIME = 1_000_003  # keeps the seeds of different ranks apart for any sensible number of epochs
 
@@ -28,6 +31,24 @@ class EpochSeed(lightning.Callback):
         random.seed(value)
         np.random.seed(value)
         torch.manual_seed(value)
+
+
+class InterruptedCheckpoint(lightning.Callback):
+    """Keeps what an epoch has learnt when it is stopped (Ctrl-C) or fails; last.ckpt stays as the epoch before left it.
+
+    Going on from it repeats the order of images from the epoch's beginning, so that it is not exact. Lightning's own
+    OnExceptionCheckpoint would also resume a run that nobody asked to resume. With several processes nothing is kept: a
+    rank that fails alone would wait for the others for ever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "interrupted.ckpt"
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Writes interrupted.ckpt and says so."""
+        if trainer.world_size == 1 and trainer.training and trainer.global_step:
+            trainer.save_checkpoint(self.path)
+            log.info("stopped within an epoch; go on from its end with ckpt_path=last, or from here: %s", self.path)
 
 
 class ConfigLogging(lightning.Callback):

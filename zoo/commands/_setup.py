@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import checkpoints, config
 from zoo.evaluation.validation import RankingValidation
 from zoo.registry import UsageError
-from zoo.training import ConfigLogging, EpochSeed, cpu_computes_bf16
+from zoo.training import ConfigLogging, EpochSeed, InterruptedCheckpoint, cpu_computes_bf16
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -93,7 +93,8 @@ def callbacks(cfg: DictConfig, model: Any) -> list[lightning.Callback]:
     built = [
         build(node, **{key: value for key, value in own.items() if key in node and node[key] is None}) for node in nodes
     ]
-    return [EpochSeed(cfg.seed), RankingValidation(), *built]
+    interrupted = InterruptedCheckpoint(Path(cfg.paths.run_dir) / "checkpoints")
+    return [EpochSeed(cfg.seed), RankingValidation(), interrupted, *built]
 
 
 def loggers(cfg: DictConfig) -> list[Logger]:
