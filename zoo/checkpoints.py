@@ -58,7 +58,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"weights '{path}' can't be read without executing it, or are damaged: {error}") from error
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"weights '{path}' can't be read without executing it, or are damaged: {cause}") from error
     if not described:
         raise UsageError(f"weights '{path}' don't say which model they belong to; {_HOW}")
     return described, state

@@ -25,6 +25,9 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
             return (
                 f"'{override.input_line}' has several values: add -m to run a job for each, or write key=[…] for a list"
             )
+    for override in _overrides(arguments):
+        if override.is_add() and (_is_group(override) or override.key_or_group in _known_keys(config_name, [])):
+            return f"'{override.input_line}': leave out the +, the config has '{override.key_or_group}' already"
     group, _, word = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
     if isinstance(error, MissingConfigException) and _options(group):
         if group in registry.KINDS and word in registry.entries(group):

@@ -22,16 +22,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
+_CHATTER = ("Tip:", "GPU available: False", "TPU available", "Loading `train_dataloader`")
+_WARNINGS = (
+    ".*LeafSpec.*",
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*is not supported by the model summary.*",
+    ".*The dirpath has changed.*",
+)
+
 
 def prepare(cfg: DictConfig) -> None:
     """Seeds everything, keeps Lightning from saying every line twice, and drops what is of no use to a user."""
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise UsageError(f"seed must be an integer in 0 … 2^32 - 1, got {cfg.seed!r}")
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip" not in record.getMessage()
+        lambda record: not any(noise in record.getMessage() for noise in _CHATTER)
     )
-    for noise in (".*LeafSpec.*", ".*does not have many workers.*", ".*smaller than the logging interval.*"):
+    for noise in _WARNINGS:
         warnings.filterwarnings("ignore", message=noise)
 
 
@@ -67,6 +78,8 @@ def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
     if not (cfg.weights or cfg.ckpt_path):
         log.warning("neither weights nor ckpt_path is given: the model is evaluated untrained")
         return _compiled(cfg, build(cfg.model).eval()), None
+    if cfg.ckpt_path and not str(cfg.ckpt_path).endswith((".ckpt", ".safetensors")):
+        raise UsageError(f"ckpt_path must name a .ckpt or .safetensors file, got '{cfg.ckpt_path}'")
     path = cfg.ckpt_path or str(checkpoints.weights_file(cfg.model.name, cfg.weights))
     return _compiled(cfg, checkpoints.load_model(path, **_typed_parameters())), path
 

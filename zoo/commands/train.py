@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ def train(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from zoo import training
+    from zoo import checkpoints, training
     from zoo.commands import _setup
 
     run_dir = Path(cfg.paths.run_dir)
@@ -32,9 +33,12 @@ def train(cfg: DictConfig) -> float | None:
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
     trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), log=_setup.loggers(cfg))
     if resume:
+        checkpoints.read(Path(resume))  # a damaged file is told before anything is written
         _setup.log.info("resuming %s", resume)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+        if trainer.received_sigterm:  # Lightning returns as if training had ended
+            sys.exit(143)
         return _conclude(cfg, model, data, trainer, run_dir)
     finally:
         training.finish_loggers(trainer)

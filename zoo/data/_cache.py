@@ -47,10 +47,10 @@ def ensure_records(
         checksum = _write(file, header.getvalue(), 0)
         for chunk in chunks():
             checksum = _write(file, chunk.view(np.uint8), checksum)
-        length = file.tell()
-    note = {"parameters": parameters, "bytes": length, "crc32": checksum}
-    with replacing(_sidecar(path)) as file:
-        file.write(json.dumps(note, indent=2).encode())
+        note = {"parameters": parameters, "bytes": file.tell(), "crc32": checksum}
+        # Before the records get their name: another process must never see records without their checksum.
+        with replacing(_sidecar(path)) as side:
+            side.write(json.dumps(note, indent=2).encode())
     _verified.add(_identity(path))
 
 

@@ -63,6 +63,9 @@ class TwoStageRN(Embedder):
         _check("aggregation", aggregation, AGGREGATIONS)
         _check("convention", convention, tuple(PAIR_NORM))
         _check("schedule", schedule, SCHEDULES)
+        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
+            if not isinstance(value, (int, float)) or value < 0:
+                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
         self.net = TwoStageRNNet(
             conv, g, h, f, question_layer, question_dim, answers, coordinate_range, pair_scale, dropout, chunk
         )
