@@ -188,8 +188,9 @@ def test_an_interrupted_build_leaves_nothing_and_keeps_what_was_there(path, buil
 
 
 CHILD = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits that it is ignored
 from zoo.data._cache import ensure_records
 from zoo.data._generator import Recipe, generate_chunks
 path, size = Path(sys.argv[1]), int(sys.argv[2])
@@ -212,7 +213,10 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path):
         time.sleep(0.01)
     assert [file.suffix for file in tmp_path.iterdir()] == [".tmp"]
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=20)
+    try:
+        _, errors = child.communicate(timeout=20)
+    finally:
+        child.kill()  # it would go on to write 170 GB
     assert child.returncode != 0
     assert "KeyboardInterrupt" in errors
     assert list(tmp_path.iterdir()) == []
