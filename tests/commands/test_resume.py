@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -57,6 +59,21 @@ def test_best_and_last_are_kept_and_describe_themselves(runs):
         model = checkpoints.load_model(str(runs / "whole" / "checkpoints" / f"{name}.ckpt"))
         assert model.registered["name"] == "two_stage_rn"
         assert model.registered["parameters"]["g"] == [16, 16]
+
+
+def test_a_terminated_run_fails_and_keeps_what_it_learnt(tmp_path):
+    words = [*TINY, f"hydra.run.dir={tmp_path / 'run'}", f"data.root={tmp_path / 'data'}", "trainer.max_epochs=100000"]
+    child = subprocess.Popen([sys.executable, "-m", "zoo.commands.train", *words], stdout=-1, stderr=-1, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert child.returncode == 143
+    assert last(tmp_path / "run")["global_step"] > 0
 
 
 def test_nothing_to_resume_is_said(tmp_path):

@@ -21,6 +21,7 @@ def train(cfg: DictConfig) -> float | None:
     """Trains as configured and returns the best value of the model's own metric (what a sweep optimises)."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from zoo import checkpoints, training
     from zoo.commands import _setup
@@ -37,9 +38,9 @@ def train(cfg: DictConfig) -> float | None:
         _setup.log.info("resuming %s", resume)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-        if trainer.received_sigterm:  # Lightning returns as if training had ended
-            sys.exit(143)
         return _conclude(cfg, model, data, trainer, run_dir)
+    except SIGTERMException:  # a SystemExit with code 0, as if training had ended
+        sys.exit(143)
     finally:
         training.finish_loggers(trainer)
 
