@@ -115,13 +115,13 @@ def loggers(cfg: DictConfig) -> list[Logger]:
     return [build(node) for node in (cfg.get("logger") or {}).values() if node]
 
 
-def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], log: list[Logger]) -> lightning.Trainer:
+def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], logger: list[Logger]) -> lightning.Trainer:
     """Builds the Trainer, which logs the resolved config."""
     if cfg.trainer.accelerator == "cpu" and cfg.trainer.precision == "bf16-mixed" and not cpu_computes_bf16():
         log.warning("this CPU has no bf16 instructions: trainer.precision=32-true instead of bf16-mixed")
         cfg.trainer.precision = "32-true"
     logs_config = ConfigLogging(OmegaConf.to_container(cfg, resolve=True))
-    return build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=log or False)
+    return build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=logger or False)
 
 
 def about(cfg: DictConfig, model: Any, source: str | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def evaluate(cfg: DictConfig) -> float | None:
 
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
-    trainer = _setup.trainer(cfg, callbacks=[], log=_setup.loggers(cfg))
+    trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
     run_dir = Path(cfg.paths.run_dir)
     data, benchmark = _setup.build(cfg.data), _setup.build(cfg.benchmark)
     try:

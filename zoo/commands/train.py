@@ -32,7 +32,7 @@ def train(cfg: DictConfig) -> float | None:
     resume = training.resume_path(cfg.ckpt_path, run_dir, beside=alone)
     _setup.prepare(cfg)
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
-    trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), log=_setup.loggers(cfg))
+    trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=_setup.loggers(cfg))
     if resume:
         checkpoints.read(Path(resume))  # a damaged file is told before anything is written
         _setup.log.info("resuming %s", resume)
