@@ -23,6 +23,8 @@ _DDP_VARIABLES = (
     "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS",
 )  # fmt: skip
 
+_MISSING = "???"  # how OmegaConf spells a value that has to be given
+
 
 def conf_dir() -> Path:
     """Returns the folder of the built-in configs: inside the installed package, or beside it in a checkout."""
@@ -120,6 +122,9 @@ def create(kind: str, name: str, **parameters: Any) -> Any:
     cls = registry.load(kind, name)
     if config_file(kind, name) is not None:
         parameters = complete(kind, name, parameters)
+        missing = [key for key, value in parameters.items() if isinstance(value, str) and value == _MISSING]
+        if missing:
+            raise registry.UsageError(explain_missing(kind, name, missing))
     built = cls(**parameters)
     origin = registry.lookup(kind, name).origin
     built.registered = {"kind": kind, "name": name, "origin": origin, "parameters": parameters}
@@ -134,6 +139,14 @@ def complete(kind: str, name: str, parameters: dict[str, Any]) -> dict[str, Any]
             hint = registry.suggest(key, known)
             raise registry.UsageError(f"{kind} '{name}' has no parameter '{key}'; it has {', '.join(known)}.{hint}")
     return {**known, **parameters}
+
+
+def explain_missing(kind: str, name: str, missing: list[str]) -> str:
+    """Returns what a name can't be built without, with the YAML's remark on each key."""
+    lines = config_file(kind, name).read_text(encoding="utf-8").splitlines()
+    remarks = {line.partition(":")[0]: line.partition("# ")[2] for line in lines if _MISSING in line}
+    wanted = "; ".join(f"{kind}.{key}=… ({remarks.get(key, 'no remark')})" for key in missing)
+    return f"{kind} '{name}' has no default for what only you can know: {wanted}"
 
 
 def instantiate(node: Any, **extra: Any) -> Any:

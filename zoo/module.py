@@ -53,9 +53,9 @@ class Embedder(_SelfDescribing):
         """Returns the row of `descriptors` that `embed` returns: what logs, sweeps and sheets show of the model."""
         return "vector"
 
-    def descriptors(self, batch: Batch) -> dict[str, Tensor]:
+    def descriptors(self, batch: Batch, role: Role = "gallery") -> dict[str, Tensor]:
         """Returns every named vector (B, D) that an evaluation compares side by side; by default `embed`'s only."""
-        return {self.descriptor_name: self.embed(batch).vector}
+        return {self.descriptor_name: self.embed(batch, role).vector}
 
     def task_scores(self, batch: Batch) -> dict[str, Tensor]:
         """Returns what the model is trained for, as name → (sum, count) over the batch; `{}` if there is no such task.

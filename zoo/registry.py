@@ -102,6 +102,12 @@ def lookup(kind: str, name: str) -> Entry:
     return table[name]
 
 
+def plugin_versions() -> dict[str, str]:
+    """Returns distribution → version of every installed plugin, whatever it registers."""
+    points = [point for kind in KINDS.values() for point in metadata.entry_points(group=kind.entry_points)]
+    return dict(sorted((point.dist.name, point.dist.version) for point in points))
+
+
 def folder(entry: Entry) -> Path:
     """Returns the folder of an entry's module, found without importing it (a model's `weights/` stand there)."""
     top, *rest = entry.reference.partition(":")[0].split(".")

@@ -23,6 +23,7 @@ from zoo.module import Embedder
 from zoo.types import Batch, Representation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -44,15 +45,27 @@ def check_model(name: str, folder: Path) -> None:
 
 
 def check_signature(kind: str, name: str) -> None:
-    """Checks that the constructor's keyword-only arguments, without defaults, are exactly the keys of the YAML."""
-    parameters = inspect.signature(registry.load(kind, name)).parameters.values()
-    own = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    """Checks that the constructor's keyword-only arguments, without defaults, are exactly the keys of the YAML.
+
+    `**shared` in a constructor stands for the arguments of the base class.
+    """
+    own = list(_constructor_parameters(registry.load(kind, name)))
     loose = [p.name for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY or p.default is not p.empty]
     _require(not loose, f"{kind} '{name}': arguments must be keyword-only, with defaults in the YAML alone: {loose}")
     keys = set(config.defaults(kind, name))
     names = {p.name for p in own}
     only = f"only in YAML {sorted(keys - names)}, only in code {sorted(names - keys)}"
     _require(keys == names, f"{kind} '{name}': {only}")
+
+
+def _constructor_parameters(cls: type) -> Iterator[inspect.Parameter]:
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        yield from (p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD)
+        if all(p.kind is not inspect.Parameter.VAR_KEYWORD or p.name != "shared" for p in parameters):
+            return
 
 
 def _check_embedding(model: Embedder, batch: Batch) -> None:

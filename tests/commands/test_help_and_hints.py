@@ -17,13 +17,16 @@ LIGHT_COMMANDS = [
     "train --cfg job",
     "train -sc query=bash",
     "eval --help",
+    "score --help",
+    "compare --help",
+    "report --help",
 ]
 
 
 def test_help_shows_every_verb(command):
     shown = command("zoo", "--help").stdout
     assert shown == command("zoo").stdout
-    for verb in ("train", "eval", "list", "completion"):
+    for verb in ("train", "eval", "score", "compare", "report", "list", "completion"):
         assert f"\n  {verb} " in shown
 
 

@@ -58,13 +58,13 @@ def test_the_same_evaluation_runs_on_clevr_renders(command, tiny, tmp_path):
     command("zoo", "eval", *network, *words, ZOO_DATA=CLEVR.parent)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["fingerprint"]["gallery"] == 267
-    rows = {row["descriptor"]: row["spearman"] for row in results["rows"] if not row["l2_normalised"]}
+    rows = {row["descriptor"]: row["metrics"] for row in results["rows"] if not row["l2_normalised"]}
     assert {"pixels", "random", "RN conv avg", "2S-RN max"} <= set(rows)
     assert results["agreement"] == {}  # graphs of up to ten nodes: the exact distance is out of reach
     assert results["scores"] == {}
     # Which objects there are says much of the distance, whatever the model; a broken truth would not show it.
-    assert rows["composition"]["soft, bipartite"]["mean"] > 0.4
-    assert abs(rows["random"]["soft, bipartite"]["mean"]) < 0.1
+    assert rows["composition"]["spearman/bipartite_soft"]["mean"] > 0.4
+    assert abs(rows["random"]["spearman/bipartite_soft"]["mean"]) < 0.1
 
 
 def test_clevr_that_is_not_there_is_told_in_one_line(command, tiny, tmp_path):

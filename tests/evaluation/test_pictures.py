@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from zoo.evaluation.pictures import GAP, TILE, TITLE, SheetRow, contact_sheet, ranked_sheet
+from zoo.evaluation.pictures import GAP, TILE, TITLE, SheetRow, Tile, contact_sheet, ranked_sheet
 
 
 class ColourData:
@@ -38,7 +38,7 @@ def test_lists_stand_in_order_and_without_the_query():
 
 def test_shapes_of_pictures_are_kept():
     tall, wide = np.zeros((40, 10, 3), np.uint8), np.zeros((10, 40, 3), np.uint8)
-    sheet = np.asarray(contact_sheet([SheetRow("row", [(tall, "tall"), (wide, "wide")])]))
+    sheet = np.asarray(contact_sheet([SheetRow("row", [Tile(tall, "tall"), Tile(wide, "wide")])]))
     black = (sheet == 0).all(-1)
     heights = [black[:, GAP + i * (TILE + GAP) : GAP + i * (TILE + GAP) + TILE].any(1).sum() for i in range(2)]
     assert abs(heights[0] - TILE) <= 2

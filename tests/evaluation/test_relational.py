@@ -12,9 +12,10 @@ from scipy.stats import spearmanr, t
 
 import zoo
 from zoo.evaluation.collect import Collected
+from zoo.evaluation.protocol import Shard
 from zoo.truth import SceneGraph, edit_distance
 
-CPU = torch.device("cpu")
+SHARD = Shard()
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +36,24 @@ def benchmark(tmp_path):
 
 def collected(data, dim=5):
     rows = torch.randn(data.size("gallery"), dim, generator=torch.Generator().manual_seed(1))
-    return Collected(torch.arange(len(rows)), {"mine": rows}, {"accuracy": 0.5})
+    return {"gallery": Collected(torch.arange(len(rows)), {"mine": rows}, {"accuracy": 0.5})}
 
 
 def test_cells_equal_a_loop_over_scipy(data, benchmark):
     benchmark.prepare(data)
-    report = benchmark.score(collected(data), data, "mine", 0, 1, CPU)
-    rows = collected(data).vectors["mine"].numpy()
+    report = benchmark.score(collected(data), data, "mine", SHARD)
+    rows = collected(data)["gallery"].vectors["mine"].numpy()
     graphs = list(data.scene_graphs("gallery"))
     row = next(row for row in report.rows if row.label == "mine" and not row.normalised)
-    for (method, nodes), cell in row.cells.items():
+    assert list(row.cells) == [f"spearman/{method}_{nodes}" for method, nodes in benchmark.columns]
+    for (method, nodes), cell in zip(benchmark.columns, row.cells.values(), strict=True):
         values = []
         for query in range(7):
             others = [item for item in range(30) if item != query]
             distances = cdist(rows[query : query + 1], rows[others])[0]
             truth = [edit_distance(graphs[query], graphs[item], nodes, method) for item in others]
             values.append(spearmanr(distances, truth).statistic)
-        assert list(cell.per_query) == list(range(7))
-        np.testing.assert_allclose(list(cell.per_query.values()), values, atol=1e-9)
+        np.testing.assert_allclose(cell.per_query, values, atol=1e-9)
         assert cell.mean == pytest.approx(np.mean(values))
         low, high = t.interval(0.95, 6, loc=np.mean(values), scale=np.std(values, ddof=1) / np.sqrt(7))
         assert cell.half_width == pytest.approx((high - low) / 2)
@@ -67,9 +68,10 @@ def test_a_descriptor_that_is_the_ground_truth_correlates_perfectly(data, tmp_pa
     truth = torch.from_numpy(np.array(benchmark.truth(data, "bipartite", "soft")))[0]
     perfect = Collected(torch.arange(30), {"perfect": truth[:, None], "reversed": (truth.max() - truth)[:, None]}, {})
     perfect.vectors["reversed"][0] = 0
+    perfect = {"gallery": perfect}
     rows = {
-        row.label: row.cells["bipartite", "soft"].mean
-        for row in benchmark.score(perfect, data, "perfect", 0, 1, CPU).rows
+        row.label: row.cells["spearman/bipartite_soft"].mean
+        for row in benchmark.score(perfect, data, "perfect", SHARD).rows
     }
     assert rows["perfect"] == pytest.approx(1.0)
     assert rows["reversed"] == pytest.approx(-1.0)
@@ -83,7 +85,7 @@ def test_composition_row_sees_colours_only(data, benchmark):
 
 
 def test_agreement_is_between_exact_and_approximations(data, benchmark):
-    report = benchmark.score(collected(data), data, "mine", 0, 1, CPU)
+    report = benchmark.score(collected(data), data, "mine", SHARD)
     graphs = list(data.scene_graphs("gallery"))
     for method in ("bipartite", "authors"):
         values = []
@@ -119,7 +121,7 @@ def test_fingerprint_follows_the_protocol(data, benchmark, tmp_path):
 
 
 def test_report_is_written_as_json_and_markdown(data, benchmark):
-    report = benchmark.score(collected(data), data, "mine", 0, 1, CPU)
+    report = benchmark.score(collected(data), data, "mine", SHARD)
     content = json.loads(json.dumps(report.as_json()))
     labels = {row["descriptor"] for row in content["rows"]}
     assert labels == {"mine", "random", "composition"}
@@ -135,12 +137,13 @@ def test_wrong_argument_is_named(argument, value):
 
 
 def test_the_models_own_row_is_shown_whatever_scores_best(data, benchmark):
-    found = Collected(torch.arange(30), {"other": torch.randn(30, 3), **collected(data).vectors}, {})
-    own = benchmark.score(found, data, "mine", 0, 1, CPU).own
+    vectors = {"other": torch.randn(30, 3), **collected(data)["gallery"].vectors}
+    found = {"gallery": Collected(torch.arange(30), vectors, {})}
+    own = benchmark.score(found, data, "mine", SHARD).own
     assert (own.label, own.normalised) == ("mine", False)
 
 
 def test_a_part_of_the_gallery_is_refused(data, benchmark):
-    part = Collected(torch.arange(20), {"mine": torch.randn(20, 3)}, {})
+    part = {"gallery": Collected(torch.arange(20), {"mine": torch.randn(20, 3)}, {})}
     with pytest.raises(ValueError, match="10 images are missing"):
-        benchmark.score(part, data, "mine", 0, 1, CPU)
+        benchmark.score(part, data, "mine", SHARD)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from zoo.metrics.functional import _spearman_batched, spearman
+from zoo.metrics.functional import spearman
+from zoo.metrics.functional.correlation import _spearman_batched
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=25)
 ELEMENTS = {
@@ -158,7 +159,7 @@ def test_everything_ignored_is_undefined():
 def test_chunks_of_rows_do_not_change_the_batched_path(monkeypatch):
     a, b = torch.randn(2, 7, 20, generator=torch.Generator().manual_seed(3))
     whole = _spearman_batched(a, b, None)
-    monkeypatch.setattr("zoo.metrics.functional._ROWS_BUDGET", 41)
+    monkeypatch.setattr("zoo.metrics.functional.rows._CPU_BLOCK", 41)
     assert torch.equal(_spearman_batched(a, b, None), whole)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 VERBS = {
     "train": "train a model on a data set",
     "eval": "evaluate a trained model on a benchmark",
+    "score": "judge a file of ranked lists or scores by a benchmark",
+    "compare": "put runs of one protocol into a table, with p-values",
+    "report": "write runs and their ranked results as one HTML page",
     "list": "show every registered name, where it comes from and what it is",
     "completion": 'print the shell completion: eval "$(zoo completion bash)"',
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,14 @@ import lightning
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from zoo import checkpoints, config
+from zoo import checkpoints, config, registry
 from zoo.evaluation.validation import RankingValidation
 from zoo.registry import UsageError
 from zoo.training import ConfigLogging, EpochSeed, InterruptedCheckpoint, cpu_computes_bf16
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lightning.pytorch.loggers import Logger
 
 log = logging.getLogger("zoo")
@@ -48,6 +51,9 @@ def prepare(cfg: DictConfig) -> None:
 
 def build(node: DictConfig, **extra: Any) -> Any:
     """Builds what a node names; a wrong parameter ends as a usage error, since its message names rule and value."""
+    missing = sorted(key.rpartition(".")[2] for key in OmegaConf.missing_keys(node))
+    if missing:
+        raise UsageError(config.explain_missing(node.kind, node.name, missing))
     try:
         return config.instantiate(node, **extra)
     except Exception as error:
@@ -124,12 +130,41 @@ def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], logger: list[L
     return build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=logger or False)
 
 
+def benchmark(cfg: DictConfig) -> Any:
+    """Builds the benchmark with the metrics chosen beside its own."""
+    built = build(cfg.benchmark)
+    metrics = [build(node) for node in (cfg.get("metrics") or {}).values() if node]
+    with usage_errors():
+        built.add_metrics(metrics)
+    return built
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Ends wrong values found by a benchmark or a reader as usage errors: their messages name rule and value."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def log_notes(benchmark: Any) -> None:
+    """Says what of the ground truth was left out, if anything."""
+    for note in getattr(benchmark, "notes", ()):
+        log.warning("%s: %s", benchmark.name, note)
+
+
 def about(cfg: DictConfig, model: Any, source: str | None) -> dict[str, Any]:
     """Returns what results.json says of the model, its weights and the data."""
+    described = {**(model.registered or {}), "weights": source, "weights_hash": checkpoints.weights_hash(model)}
+    return {"run_name": cfg.run_name, "model": described, **about_protocol(cfg), "seed": cfg.seed}
+
+
+def about_protocol(cfg: DictConfig) -> dict[str, Any]:
+    """Returns what results.json says of data, benchmark, plugins and the folder."""
     return {
-        "model": {**(model.registered or {}), "weights": source, "weights_hash": checkpoints.weights_hash(model)},
-        "data": OmegaConf.to_container(cfg.data, resolve=True),
+        "data": OmegaConf.to_container(cfg.data, resolve=True) if cfg.get("data") else None,
         "benchmark": OmegaConf.to_container(cfg.benchmark, resolve=True),
-        "seed": cfg.seed,
+        "plugins": registry.plugin_versions(),
         "run_dir": os.fspath(Path(cfg.paths.run_dir).resolve()),
     }

@@ -17,7 +17,7 @@ def main() -> None:
 
 
 def evaluate(cfg: DictConfig) -> float | None:
-    """Evaluates as configured and returns the first Spearman of the row that the contact sheet shows."""
+    """Evaluates as configured and returns the first metric of the model's own row."""
     from zoo import training
     from zoo.commands import _setup
     from zoo.evaluation import runner
@@ -26,7 +26,10 @@ def evaluate(cfg: DictConfig) -> float | None:
     model, source = _setup.trained_model(cfg)
     trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
     run_dir = Path(cfg.paths.run_dir)
-    data, benchmark = _setup.build(cfg.data), _setup.build(cfg.benchmark)
+    data, benchmark = _setup.build(cfg.data), _setup.benchmark(cfg)
+    with _setup.usage_errors():
+        benchmark.open(data)
+    _setup.log_notes(benchmark)
     try:
         metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, source))
     finally:

@@ -66,7 +66,10 @@ def _test(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path) -
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
     if best:
         model = checkpoints.load_model(best)
-    evaluate(model, data, _setup.build(cfg.benchmark), trainer, run_dir, _setup.about(cfg, model, best or None))
+    benchmark = _setup.benchmark(cfg)
+    with _setup.usage_errors():
+        benchmark.open(data)
+    evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, best or None))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
@@ -54,6 +55,7 @@ class SplitDataModule(LightningDataModule):
         check_integer("batch_size", batch_size, 1)
         check_integer("num_workers", num_workers, 0)
         self.batch_size, self.num_workers = batch_size, num_workers
+        self._positions: dict[str, dict[str, int]] = {}
         # UnrepeatedSampler leaves a rank without a batch where there are fewer images than ranks.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -75,6 +77,33 @@ class SplitDataModule(LightningDataModule):
         # Also for a single rank: Lightning calls set_epoch, so a resumed run continues with the order of its epoch.
         sampler = DistributedSampler(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
         return self._loader(dataset, sampler, self.batch_size)
+
+    def ids(self, split: str) -> list[str]:
+        """Returns the names of a split's images in order."""
+        raise NotImplementedError
+
+    def picture(self, split: str, position: int) -> np.ndarray:
+        """Returns one image of a split at its own size as (H, W, 3) uint8 RGB."""
+        raise NotImplementedError
+
+    def picture_by_id(self, split: str, name: str, box: Sequence[float] | None = None) -> np.ndarray:
+        """Returns the image of a name, cut to `box` (x0, y0, x1, y1 px), as (H, W, 3) uint8 RGB.
+
+        Raises ValueError for a name that the split doesn't have.
+        """
+        picture = self.picture(split, self.position(split, name))
+        if box is None:
+            return picture
+        left, top, right, bottom = (max(0, round(value)) for value in box)
+        return picture[top:bottom, left:right]
+
+    def position(self, split: str, name: str) -> int:
+        """Returns where a name stands in a split; raises ValueError, with how many there are, if it isn't there."""
+        if split not in self._positions:
+            self._positions[split] = {known: position for position, known in enumerate(self.ids(split))}
+        if name not in self._positions[split]:
+            raise ValueError(f"split {split!r} of {len(self._positions[split])} images has none called {name!r}")
+        return self._positions[split][name]
 
     def check_split(self, split: str) -> None:
         """Raises ValueError, naming the splits, where `split` is none of them."""

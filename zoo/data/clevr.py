@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from zoo.data._loading import SplitDataModule, check_integer
+from zoo.data._pictures import ImageFiles, open_picture
 from zoo.truth import PackedGraphs, clevr_graph
 from zoo.truth.scenes import CLEVR_VOCABULARY
-from zoo.types import Batch
 
 _SUFFIXES = (".png", ".jpg")
 
@@ -106,30 +104,14 @@ class Clevr(SplitDataModule):
 
     def picture(self, split: str, position: int) -> np.ndarray:
         """Returns one image at its own size as (H, W, 3) uint8 RGB."""
-        return np.array(_open(self.dataset(split).paths[position]))
+        return np.array(open_picture(self.dataset(split).paths[position]))
 
-    def dataset(self, split: str) -> _Renders:
+    def dataset(self, split: str) -> ImageFiles:
         """Returns the dataset of a split; raises ValueError for another name, RuntimeError before `setup`."""
         self.check_split(split)
         if not self._paths:
             raise RuntimeError(f"split {split!r} is not open: call setup() first")
-        return _Renders(self._paths, self.image_size)
-
-
-class _Renders(Dataset):
-    """Batches of image files, decoded and resized when asked for."""
-
-    def __init__(self, paths: list[Path], image_size: int) -> None:
-        self.paths, self._size = paths, (image_size, image_size)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        # Pillow's BILINEAR widens its filter when it shrinks, which is what "antialiased" means elsewhere.
-        images = [_open(self.paths[index]).resize(self._size, Image.Resampling.BILINEAR) for index in indices]
-        stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-        return Batch(index=torch.as_tensor(indices), images=stacked.movedim(3, 1).contiguous().float().div_(255))
+        return ImageFiles(self._paths, self.image_size)
 
 
 def _images(root: Path) -> dict[str, Path]:
@@ -166,14 +148,6 @@ def _stem(scene: dict[str, Any]) -> str:
 
 def _join(files: Sequence[Path]) -> str:
     return ", ".join(map(str, files))
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"image {path} can't be read ({error}); fetch it again or remove it") from error
 
 
 def _no_training(split: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Contact sheets: a query and its ranked lists, with the distance under every picture."""
+"""Contact sheets: a query and its ranked lists, with distance or score under every picture."""
 
 from __future__ import annotations
 
@@ -13,16 +13,31 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-TILE, GAP, CAPTION, TITLE = 110, 8, 16, 22
+    from zoo.evaluation.rankings import RankedQuery, Rankings
+
+TILE, GAP, CAPTION, TITLE = 110, 12, 20, 24
+FRAME = 4
+TOP = 10
+FRAMES = {"relevant": (34, 139, 60), "irrelevant": (200, 40, 40), "junk": (140, 140, 140)}
+WORDS = {"relevant": "yes", "irrelevant": "no", "junk": "junk"}
 INK, PAPER, LINE = (30, 30, 30), (250, 250, 250), (190, 190, 190)
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A picture (H, W, 3) uint8, what stands below it, and the colour (R, G, B) of its frame, None for a thin line."""
+
+    picture: np.ndarray
+    caption: str
+    frame: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
 class SheetRow:
-    """One line of a sheet: a title and tiles (picture (H, W, 3) uint8, caption)."""
+    """One line of a sheet: a title and tiles."""
 
     title: str
-    tiles: Sequence[tuple[np.ndarray, str]]
+    tiles: Sequence[Tile]
 
 
 def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
@@ -35,19 +50,23 @@ def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     for number, row in enumerate(rows):
         top = GAP + number * (TITLE + TILE + CAPTION + GAP)
         pen.text((GAP, top), row.title, fill=INK, font=ImageFont.load_default(15))
-        for column, (picture, caption) in enumerate(row.tiles):
-            _tile(sheet, pen, (GAP + column * (TILE + GAP), top + TITLE), picture, caption)
+        for column, tile in enumerate(row.tiles):
+            _draw(sheet, pen, (GAP + column * (TILE + GAP), top + TITLE), tile)
     return sheet
 
 
-def _tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], picture: np.ndarray, caption: str) -> None:
-    image = Image.fromarray(picture)
+def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], tile: Tile) -> None:
+    image = Image.fromarray(tile.picture)
     scale = TILE / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     left, top = at[0] + (TILE - image.width) // 2, at[1] + (TILE - image.height) // 2
     sheet.paste(image, (left, top))
-    pen.rectangle((left - 1, top - 1, left + image.width, top + image.height), outline=LINE)
-    pen.text((at[0] + TILE // 2, at[1] + TILE + 1), caption, fill=INK, anchor="ma", font=ImageFont.load_default(12))
+    edge = FRAME if tile.frame else 1
+    around = (left - edge, top - edge, left + image.width + edge - 1, top + image.height + edge - 1)
+    pen.rectangle(around, outline=tile.frame or LINE, width=edge)
+    pen.text(
+        (at[0] + TILE // 2, at[1] + TILE + FRAME), tile.caption, fill=INK, anchor="ma", font=ImageFont.load_default(12)
+    )
 
 
 def ranked_sheet(
@@ -62,10 +81,29 @@ def ranked_sheet(
     for query in range(min(queries, len(distances))):
         for name, order_by in zip(titles, (distances, truth), strict=True):
             nearest = [item for item in order_by[query].argsort(stable=True).tolist() if item != query][:top]
-            tiles = [(data.picture(split, query), "query")]
+            tiles = [Tile(data.picture(split, query), "query")]
             tiles += [
-                (data.picture(split, item), f"d {distances[query, item]:.3g} | gt {truth[query, item]:.3g}")
+                Tile(data.picture(split, item), f"d {distances[query, item]:.3g} | gt {truth[query, item]:.3g}")
                 for item in nearest
             ]
             rows.append(SheetRow(f"{data.ids(split)[query]}: top {top} by {name}", tiles))
     return contact_sheet(rows)
+
+
+def ranking_sheet(rankings: Rankings, data: Any, queries: int) -> Image.Image | None:
+    """Returns, for the first `queries`, the query and its nearest items, framed green, red or grey.
+
+    Green is relevant, red irrelevant, grey junk. None without any query or pictures (`data` None).
+    """
+    rows = [_ranked_row(rankings, query, data) for query in rankings.queries[:queries] if data is not None]
+    return contact_sheet(rows) if rows else None
+
+
+def _ranked_row(rankings: Rankings, query: RankedQuery, data: Any) -> SheetRow:
+    tiles = [Tile(data.picture_by_id(rankings.query_split, query.image, query.box), "query")]
+    for item in query.ranked[:TOP]:
+        caption = " | ".join(filter(None, (f"{item.score:.3g}", WORDS.get(item.relevance), item.note)))
+        picture = data.picture_by_id(rankings.gallery_split, item.id)
+        tiles.append(Tile(picture, caption, FRAMES.get(item.relevance)))
+    found = "" if query.relevant_total is None else f", {query.relevant_total} relevant in the gallery"
+    return SheetRow(f"{query.id}: top {len(tiles) - 1} by {rankings.descriptor}{found}", tiles)

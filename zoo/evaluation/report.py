@@ -1,8 +1,9 @@
-"""What a benchmark found: rows, their table, and the file that keeps them."""
+"""What a benchmark found: rows of metrics, their table, and the files that keep them."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,46 +11,67 @@ from zoo.evaluation.tables import Table
 from zoo.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+SCHEMA = 2  # of results.json; to be raised with any change that readers of older files would misread
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean over queries, the half-width of its 95 % t-interval, and the value of each query by its position."""
+    """A mean over queries, the half-width of its 95 % t-interval, and the value of each query, NaN where undefined."""
 
     mean: float
     half_width: float
-    per_query: dict[int, float] = field(default_factory=dict)
+    per_query: Sequence[float]
+
+    @classmethod
+    def of(cls, metric: Any, queries: int) -> Cell:
+        """Reads a metric that knows the values of queries 0 … `queries` - 1; collective, all ranks must call it."""
+        ids, values = metric.per_query_values()
+        per_query = [math.nan] * queries
+        for query, value in zip(ids.tolist(), values.tolist(), strict=True):
+            per_query[query] = value
+        return cls(metric.compute().item(), metric.half_width().item(), per_query)
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.half_width:.3f}"
+        if math.isnan(self.mean):
+            return "–"
+        return f"{self.mean:.3f}" + ("" if math.isnan(self.half_width) else f" ± {self.half_width:.3f}")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One descriptor: its label, whether it was L2-normalised, a cell per (method, nodes), the published numbers."""
+    """One descriptor: its label, whether it was L2-normalised, a cell per metric label, the published numbers.
+
+    `normalised` is None where the question does not arise (scores read from a file).
+    """
 
     label: str
-    normalised: bool
-    cells: dict[tuple[str, str], Cell]
-    published: Sequence[float] | None
+    normalised: bool | None
+    cells: Mapping[str, Cell]
+    published: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """All rows, how well the ground truths agree, task scores, the protocol, and the model's own row."""
+    """All rows and the model's own, the protocol, the queries' names; ground truths' agreement and task scores if any.
 
-    rows: list[Row]
-    agreement: dict[str, Cell]
-    scores: dict[str, float]
-    fingerprint: dict[str, Any]
+    The fingerprint holds what makes two reports comparable, and under "hash" the hash of all that.
+    """
+
+    title: str
+    rows: Sequence[Row]
     own: Row
+    fingerprint: Mapping[str, Any]
+    query_ids: Sequence[str]
+    agreement: Mapping[str, Cell] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:
-        """Returns the tables to print: Spearman, agreement of the ground truths, task scores."""
+        """Returns the tables to print: metrics, agreement of the ground truths, task scores."""
         size = f"{self.fingerprint['queries']} queries, gallery of {self.fingerprint['gallery']}"
-        tables = [self._spearman(f"Mean Spearman's rho ± 95 % interval ({size})")]
+        tables = [self._metrics(f"{self.title}, mean ± 95 % interval ({size})")]
         if self.agreement:
             rows = [[name, str(cell), "0.89"] for name, cell in self.agreement.items()]
             headers = ["ground truths, soft", "mean Spearman's rho", "published"]
@@ -59,32 +81,38 @@ class Report:
             tables.append(Table("Questions answered rightly", ["questions", "share"], rows))
         return tables
 
-    def _spearman(self, title: str) -> Table:
-        columns = list(self.rows[0].cells)
+    def _metrics(self, title: str) -> Table:
+        normalised = any(row.normalised is not None for row in self.rows)
         published = any(row.published for row in self.rows)
-        headers = ["descriptor", "L2", *(f"{nodes}, {method}" for method, nodes in columns)]
+        headers = ["descriptor", *(["L2"] if normalised else []), *self.own.cells]
         rows = []
         for row in self.rows:
-            line = [row.label, "yes" if row.normalised else "no", *(str(row.cells[column]) for column in columns)]
+            line = [row.label, *([_yes_no(row.normalised)] if normalised else []), *map(str, row.cells.values())]
             rows.append(line + ([_published(row.published)] if published else []))
         return Table(title, headers + (["published soft / hard"] if published else []), rows)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the report as plain values."""
+        """Returns the report as plain values, in the layout of results.json."""
         return {
             "fingerprint": self.fingerprint,
+            "query_ids": list(self.query_ids),
+            "own": next(position for position, row in enumerate(self.rows) if row is self.own),
             "rows": [
                 {
                     "descriptor": row.label,
                     "l2_normalised": row.normalised,
-                    "spearman": {f"{nodes}, {method}": vars(cell) for (method, nodes), cell in row.cells.items()},
                     "published": list(row.published) if row.published else None,
+                    "metrics": {label: vars(cell) for label, cell in row.cells.items()},
                 }
                 for row in self.rows
             ],
             "agreement": {name: vars(cell) for name, cell in self.agreement.items()},
             "scores": self.scores,
         }
+
+
+def _yes_no(value: bool | None) -> str:
+    return "–" if value is None else "yes" if value else "no"
 
 
 def _published(numbers: Sequence[float] | None) -> str:
@@ -97,14 +125,14 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes plain values as indented JSON, atomically; NaN becomes null."""
-    write_text(path, json.dumps(_without_nan(content), indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+    """Writes plain values as JSON, atomically; NaN becomes null."""
+    write_text(path, json.dumps(_without_nan(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
+    if hasattr(value, "items"):
         return {str(key): _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

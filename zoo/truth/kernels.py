@@ -7,21 +7,13 @@ of matching two pairs is a table look-up on the exclusive or of their codes. `pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from zoo.ops.compiling import compiled
+
 FAR = 1 << 60
-
-
-def compiled(function: Callable) -> Callable:
-    """Compile without the GIL, and keep the result on disk where some directory can be written."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # a read-only install without a writable home: numba finds no place for its cache
-        return numba.njit(nogil=True)(function)
 
 
 class Graphs(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from zoo.evaluation.pictures import ranked_sheet
+from zoo.evaluation.protocol import Benchmark, Shard, hashed, ids_hash
+from zoo.evaluation.rankings import RankedItem, RankedQuery, Rankings
 from zoo.evaluation.report import Cell, Report, Row
 from zoo.metrics.spearman import RankSpearman
 from zoo.ops.distances import l2_distances
@@ -19,6 +20,7 @@ from zoo.truth import edit_distances
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from PIL import Image
     from torch import Tensor
 
     from zoo.evaluation.collect import Collected
@@ -30,7 +32,7 @@ AGREEMENT = ("exact", "exact by relation", "bipartite", "authors")
 EXACT_NODES = 6  # more nodes a graph make the exact distance of millions of pairs infeasible
 
 
-class Relational:
+class Relational(Benchmark):
     """Mean Spearman correlation per query, Sec. 6 of Messina et al. 2018; parameters: `conf/benchmark/relational.yaml`.
 
     Raises ValueError for a baseline it doesn't know or fewer than one query.
@@ -49,6 +51,7 @@ class Relational:
         seed: int,
         sheet_queries: int,
         sheet_top: int,
+        kept: int,
         cache: str,
     ) -> None:
         unknown = [name for name in baselines if name not in BASELINES]
@@ -59,7 +62,7 @@ class Relational:
         self.queries, self.columns = queries, [(how, policy) for how in methods for policy in nodes]
         self.normalised, self.baselines, self.agreement = normalised, baselines, agreement
         self.published, self.seed, self.cache = published, seed, os.path.expanduser(cache)
-        self.sheet_queries, self.sheet_top = sheet_queries, sheet_top
+        self.sheet_queries, self.sheet_top, self.kept = sheet_queries, sheet_top, kept
 
     def prepare(self, data: Any) -> None:
         """Computes every ground truth that scoring needs and keeps it on disk, with a progress bar."""
@@ -88,47 +91,81 @@ class Relational:
     def fingerprint(self, data: Any) -> dict[str, Any]:
         """Returns what makes two results comparable, and its hash."""
         split = data.gallery_split
-        graphs = data.scene_graphs(split)
+        ids, graphs = data.ids(split), data.scene_graphs(split)
         parts = {
             "benchmark": "relational",
-            "gallery": data.size(split),
-            "queries": min(self.queries, data.size(split)),
-            "ids": hashlib.sha256("\n".join(data.ids(split)).encode()).hexdigest()[:16],
-            "graphs": graphs.fingerprint,
-            "columns": [f"{method} {nodes}" for method, nodes in self.columns],
-            "distance": "L2, query left out, average ranks",
+            "gallery": len(ids),
+            "gallery_ids": ids_hash(ids),
+            "queries": min(self.queries, len(ids)),
+            "query_ids": ids_hash(ids[: self.queries]),
+            "truth": graphs.fingerprint[:16],
+            "metrics": [_label(column) for column in self.columns],
         }
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-        return {**parts, "hash": digest}
+        return hashed(parts)
 
-    def score(self, collected: Collected, data: Any, shown: str, rank: int, world: int, device: torch.device) -> Report:
+    def score(self, collected: Mapping[str, Collected], data: Any, shown: str, shard: Shard) -> Report:
         """Returns the table; collective: each rank scores its share of the queries, sums are exchanged.
 
         `shown` is the label of the model's own descriptor. Raises ValueError if descriptors of the gallery are missing.
         """
-        missing = data.size(data.gallery_split) - len(collected.index)
+        gallery = collected["gallery"]
+        missing = data.size(data.gallery_split) - len(gallery.index)
         if missing:
             raise ValueError(f"the whole gallery must be embedded, {missing} images are missing (limit_test_batches?)")
-        own = torch.arange(rank, min(self.queries, len(collected.index)), world)
+        queries = min(self.queries, len(gallery.index))
+        own = shard.rows(queries)
         truths = {column: self._own_truth(data, *column, own) for column in self.columns}
         rows = []
-        for label, vectors in {**collected.vectors, **self._data_vectors(data)}.items():
+        for label, vectors in {**gallery.vectors, **self._data_vectors(data)}.items():
             for normalise in self.normalised:
                 distances = l2_distances(*_pick(vectors, own, normalise))
-                cells = {column: _mean_spearman(distances, truth, own, device) for column, truth in truths.items()}
+                cells = {
+                    _label(column): _mean_spearman(distances, truth, own, queries, shard.device)
+                    for column, truth in truths.items()
+                }
                 rows.append(Row(label, normalise, cells, self.published.get(label)))
         return Report(
+            "Relational retrieval, Spearman's rho",
             rows,
-            self._agreement(data, own, device),
-            collected.scores,
-            self.fingerprint(data),
             next(row for row in rows if row.label == shown),
+            self.fingerprint(data),
+            data.ids(data.gallery_split)[:queries],
+            self._agreement(data, own, queries, shard.device),
+            gallery.scores,
         )
 
-    def sheet_distances(self, collected: Collected, row: Row) -> Tensor:
-        """Returns the distances (sheet queries, N) of the row that the contact sheet shows."""
-        own = torch.arange(min(self.sheet_queries, len(collected.index)))
-        return l2_distances(*_pick(collected.vectors[row.label], own, row.normalised))
+    def rankings(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Rankings:
+        """Returns the nearest items of every query by the own row's distance, each with its ground-truth distance."""
+        split, names = data.gallery_split, data.ids(data.gallery_split)
+        method, nodes = self.columns[0]
+        truth = self.truth(data, method, nodes)
+        queries = []
+        for query, name in enumerate(report.query_ids):
+            distances = self._distances(collected, report.own, torch.tensor([query]))[0]
+            distances[query] = torch.inf
+            nearest = distances.argsort(stable=True)[: min(self.kept, len(names) - 1)].tolist()
+            items = [
+                RankedItem(names[item], -distances[item].item(), note=f"ground truth {truth[query, item]:.3g}")
+                for item in nearest
+            ]
+            queries.append(RankedQuery(query, name, name, None, None, items))
+        return Rankings(report.own.label, "L2 distance, negative", split, split, queries)
+
+    def sheet(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Image.Image | None:
+        """Returns each query's nearest items by the own row, and below by the first ground truth."""
+        shown = min(self.sheet_queries, len(report.query_ids))
+        if not shown:
+            return None
+        distances = self._distances(collected, report.own, torch.arange(shown))
+        method, nodes = self.columns[0]
+        truth = torch.from_numpy(self.truth(data, method, nodes)[:shown].copy())
+        label = report.own.label + (", L2-normalised" if report.own.normalised else "")
+        titles = (label, f"ground truth (edit distance: {nodes}, {method})")
+        return ranked_sheet(data, data.gallery_split, distances, truth, shown, self.sheet_top, titles)
+
+    @staticmethod
+    def _distances(collected: Mapping[str, Collected], row: Row, queries: Tensor) -> Tensor:
+        return l2_distances(*_pick(collected["gallery"].vectors[row.label], queries, bool(row.normalised)))
 
     def _truths(self, data: Any) -> list[tuple[str, str]]:
         extra = [(method, "soft") for method in AGREEMENT] if self._agrees(data) else []
@@ -140,13 +177,13 @@ class Relational:
     def _agrees(self, data: Any) -> bool:
         return self.agreement and int(data.scene_graphs(data.gallery_split).sizes.max()) <= EXACT_NODES
 
-    def _agreement(self, data: Any, own: Tensor, device: torch.device) -> dict[str, Cell]:
+    def _agreement(self, data: Any, own: Tensor, queries: int, device: torch.device) -> dict[str, Cell]:
         """Correlates the exact distance with the approximations (paper, Sec. 6: .89, not said of which exact form)."""
         if not self._agrees(data):
             return {}
         truth = {method: self._own_truth(data, method, "soft", own) for method in AGREEMENT}
         pairs = [("exact", "bipartite"), ("exact", "authors"), ("exact by relation", "authors")]
-        return {f"{a} ~ {b}": _mean_spearman(truth[a], truth[b], own, device) for a, b in pairs}
+        return {f"{a} ~ {b}": _mean_spearman(truth[a], truth[b], own, queries, device) for a, b in pairs}
 
     def _data_vectors(self, data: Any) -> dict[str, Tensor]:
         vectors = {}
@@ -163,15 +200,16 @@ def _pick(vectors: Tensor, own: Tensor, normalise: bool) -> tuple[Tensor, Tensor
     return vectors[own], vectors
 
 
-def _mean_spearman(distances: Tensor, truth: Tensor, own: Tensor, device: torch.device) -> Cell:
+def _label(column: tuple[str, str]) -> str:
+    return "spearman/" + "_".join(column)
+
+
+def _mean_spearman(distances: Tensor, truth: Tensor, own: Tensor, queries: int, device: torch.device) -> Cell:
     metric = RankSpearman(per_query=True).to(device)
     if len(own):
         itself = torch.zeros(distances.shape, dtype=torch.bool).scatter_(1, own[:, None], value=True)
         metric.update(distances, truth, ignore=itself, query=own)
-    ids, values = metric.per_query_values()
-    return Cell(
-        metric.compute().item(), metric.half_width().item(), dict(zip(ids.tolist(), values.tolist(), strict=True))
-    )
+    return Cell.of(metric, queries)
 
 
 export = Relational

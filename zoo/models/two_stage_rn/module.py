@@ -94,7 +94,7 @@ class TwoStageRN(Embedder):
             return f"RN conv {self.aggregation}"
         return f"2S-RN {self.aggregation}" + (", pair L2" if self.pair_norm else "")
 
-    def descriptors(self, batch: Batch) -> dict[str, Tensor]:
+    def descriptors(self, batch: Batch, role: Role = "gallery") -> dict[str, Tensor]:
         """Returns the rows of Table 1 that one checkpoint yields: conv and relation features, max and avg."""
         rows = {f"RN conv {how}": self.net.conv_features(batch.images, how) for how in AGGREGATIONS}
         pairs = self.net.relations(batch.images) if len(self.net.g) else None

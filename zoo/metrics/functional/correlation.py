@@ -1,4 +1,4 @@
-"""Retrieval metrics as pure functions: one value per query, NaN where it is undefined."""
+"""Spearman's rank correlation."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from zoo.metrics.functional.checks import check_like, check_mask, check_rows, refuse_nan
+from zoo.metrics.functional.rows import as_array, blocks
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 _STEPS_PER_UNIT = 16  # ground truths in multiples of 1/16 are ranked by counting; soft edit distances are 1/A apart
 _PROBE = 64
-_ROWS_BUDGET = 1 << 24  # elements sorted at once on a device, so that its scratch memory stays below some GiB
 _INT32 = np.iinfo(np.int32)
 _INDEX_MASK = np.int64(0xFFFFFFFF)
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_NARROW = (torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8, torch.int16)
-_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def spearman(a: Tensor, b: Tensor, ignore: Tensor | None = None) -> Tensor:
@@ -29,59 +28,28 @@ def spearman(a: Tensor, b: Tensor, ignore: Tensor | None = None) -> Tensor:
     Returns `(Q,)` float64 on the device of `a`, NaN for a query with fewer than two items or with a constant row.
     Raises ValueError for shapes or devices that differ and for NaN, TypeError for dtypes that have no order.
     """
-    _check_pair(a, b, ignore)
+    check_rows("a", a)
+    check_like("b", b, "a", a)
+    check_rows("b", b)
+    check_mask("ignore", ignore, "a", a)
     for name, values in (("a", a), ("b", b)):
-        _refuse_nan(name, values, ignore)
+        refuse_nan(name, values, ignore)
     a, b = a.detach(), b.detach()
     return _spearman_batched(a, b, ignore) if a.is_cuda else _spearman_by_row(a, b, ignore)
-
-
-def _check_pair(a: Tensor, b: Tensor, ignore: Tensor | None) -> None:
-    if a.ndim != 2:
-        raise ValueError(f"a must have the shape (Q, N), got {tuple(a.shape)}")
-    for name, other in (("b", b), ("ignore", ignore)):
-        if other is not None and other.shape != a.shape:
-            raise ValueError(f"{name} must have the shape of a, {tuple(a.shape)}, got {tuple(other.shape)}")
-        if other is not None and other.device != a.device:
-            raise ValueError(f"{name} must be on the device of a, {a.device}, got {other.device}")
-    for name, values in (("a", a), ("b", b)):
-        if values.dtype not in _FLOATS + _INTEGERS:
-            raise TypeError(f"{name} must hold real numbers that torch can sort, got {values.dtype}")
-    if ignore is not None and ignore.dtype != torch.bool:
-        raise TypeError(f"ignore must be bool, got {ignore.dtype}")
-
-
-def _refuse_nan(name: str, values: Tensor, ignore: Tensor | None) -> None:
-    if not values.is_floating_point():
-        return
-    missing = values.isnan()
-    if ignore is not None:
-        missing &= ~ignore
-    if missing.any():
-        query = int(missing.any(dim=1).nonzero()[0])
-        raise ValueError(f"{name} must not hold NaN outside ignore, got {int(missing[query].sum())} in query {query}")
 
 
 # --- CPU: row by row, which stays in the cache; NumPy's sorts use AVX-512 or AVX2 where torch's don't ---------------
 
 
 def _spearman_by_row(a: Tensor, b: Tensor, ignore: Tensor | None) -> Tensor:
-    rows_a, rows_b = _as_array(a), _as_array(b)
-    keep = None if ignore is None else ~ignore.cpu().numpy()
-    rho = np.empty(len(rows_a))
-    for query in range(len(rows_a)):
-        row_a, row_b = rows_a[query], rows_b[query]
-        if keep is not None:
-            row_a, row_b = row_a[keep[query]], row_b[keep[query]]
+    rho = np.empty(len(a))
+    for query in range(len(a)):
+        row_a, row_b = as_array(a[query]), as_array(b[query])
+        if ignore is not None:
+            keep = ~ignore[query].cpu().numpy()
+            row_a, row_b = row_a[keep], row_b[keep]
         rho[query] = _correlate(_centred_ranks(row_a), _centred_ranks(row_b)) if len(row_a) > 1 else np.nan
     return torch.from_numpy(rho).to(a.device)
-
-
-def _as_array(values: Tensor) -> np.ndarray:
-    """Widens what NumPy doesn't know or the packed sort doesn't take to float32 or int32, without loss."""
-    if values.dtype in _NARROW:
-        values = values.to(torch.float32 if values.is_floating_point() else torch.int32)
-    return values.cpu().numpy()
 
 
 def _correlate(a: np.ndarray, b: np.ndarray) -> float:
@@ -160,9 +128,7 @@ def _begins(ranked: np.ndarray) -> np.ndarray:
 
 def _spearman_batched(a: Tensor, b: Tensor, ignore: Tensor | None) -> Tensor:
     rho = a.new_empty(len(a), dtype=torch.float64)
-    step = max(1, _ROWS_BUDGET // max(1, a.shape[1]))
-    for start in range(0, len(a), step):
-        rows = slice(start, start + step)
+    for rows in blocks(a):
         drop = torch.zeros_like(a[rows], dtype=torch.bool) if ignore is None else ignore[rows]
         x, y = _centred_ranks_batched(a[rows], drop), _centred_ranks_batched(b[rows], drop)
         variance = x.square().sum(dim=1) * y.square().sum(dim=1)

@@ -1,0 +1,121 @@
+"""Folders of images: names, labels, selections, boxes, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import zoo
+from zoo.data._loading import UnrepeatedSampler
+
+
+def write(path, colour, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def images(root, **changed):
+    data = zoo.create("data", "images", root=str(root), image_size=10, batch_size=2, **changed)
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def root(tmp_path):
+    for number, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255))):
+        write(tmp_path / "gallery" / f"b{2 - number}.png", colour)
+    (tmp_path / "gallery" / "notes.txt").write_text("no image")
+    return tmp_path / "gallery"
+
+
+def test_names_are_stems_in_order_and_batches_follow(root):
+    data = images(root)
+    assert data.ids("gallery") == ["b0", "b1", "b2"]
+    assert (data.query_split, data.size("gallery")) == ("gallery", 3)
+    batches = list(data.loader("gallery"))
+    assert [batch.index.tolist() for batch in batches] == [[0, 1], [2]]
+    means = torch.cat([batch.images for batch in batches]).mean((2, 3))
+    assert torch.equal(means, torch.eye(3).flip(0))
+
+
+def test_names_are_paths_where_stems_repeat(tmp_path):
+    for folder in ("cat", "dog"):
+        write(tmp_path / folder / "1.jpg", (0, 0, 0))
+    data = images(tmp_path)
+    assert data.ids("gallery") == ["cat/1", "dog/1"]
+    assert data.labels("gallery") == ["cat", "dog"]
+
+
+def test_several_folders_and_queries_of_their_own(root, tmp_path):
+    write(tmp_path / "more" / "c.jpg", (9, 9, 9))
+    write(tmp_path / "asked" / "b0.webp", (100, 100, 100))
+    data = zoo.create("data", "images", root=[str(root), str(tmp_path / "more")], queries=str(tmp_path / "asked"))
+    data.setup()
+    assert data.ids("gallery") == ["b0", "b1", "b2", "c"]
+    assert (data.query_split, data.ids("query")) == ("query", ["b0"])
+    assert abs(int(data.picture_by_id("query", "b0").mean()) - 100) <= 1
+    assert data.picture_by_id("gallery", "b0").mean() == 85
+
+
+def test_a_selection_keeps_order_and_cuts_boxes(tmp_path):
+    left_black = np.zeros((30, 40, 3), np.uint8)
+    left_black[:, 20:] = 255
+    tmp_path.joinpath("g").mkdir()
+    Image.fromarray(left_black).save(tmp_path / "g" / "a.png")
+    write(tmp_path / "g" / "b.png", (255, 255, 255))
+    data = images(tmp_path / "g")
+    boxes = [None, [0.4, 0.0, 19.6, 30.0], [20.2, -3.0, 99.0, 15.0]]
+    batches = list(data.selection("gallery", ["b", "a", "a"], boxes))
+    assert torch.cat([batch.index for batch in batches]).tolist() == [0, 1, 2]
+    assert torch.cat([batch.images for batch in batches]).mean((1, 2, 3)).tolist() == [1.0, 0.0, 1.0]
+    assert data.picture_by_id("gallery", "a", boxes[1]).shape == (30, 20, 3)
+    assert data.picture_by_id("gallery", "a", boxes[2]).shape == (15, 20, 3)
+
+
+def test_resizing_is_antialiased_bilinear(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    found = next(iter(images(tmp_path).loader("gallery"))).images
+    pixels = torch.from_numpy(noise).movedim(2, 0)[None].float()
+    wanted = F.interpolate(pixels, (10, 10), mode="bilinear", antialias=True) / 255
+    assert torch.allclose(found, wanted, atol=1.5 / 255)
+
+
+def test_ranks_share_a_selection(root):
+    assert [list(UnrepeatedSampler(3, rank, 2)) for rank in (0, 1)] == [[0, 2], [1]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"root": "/nowhere"}, FileNotFoundError, r"root must be a folder of images, got /nowhere"),
+        ({"queries": "/nowhere"}, FileNotFoundError, r"set data\.queries"),
+        ({"root": []}, ValueError, "root must name at least one folder"),
+        ({"image_size": 0}, ValueError, "image_size must be an integer of at least 1, got 0"),
+    ],
+)
+def test_wrong_arguments_are_named(root, changed, error, message):
+    with pytest.raises(error, match=message):
+        zoo.create("data", "images", **{"root": str(root), **changed}).setup()
+
+
+def test_empty_flat_damaged_and_unknown(root, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="got none below"):
+        images(tmp_path / "empty")
+    data = images(root)
+    with pytest.raises(ValueError, match="a sub-folder for each class"):
+        data.labels("gallery")
+    with pytest.raises(ValueError, match=r"split 'gallery' of 3 images has none called 'b9'"):
+        data.selection("gallery", ["b9"])
+    with pytest.raises(ValueError, match="box must overlap"):
+        list(data.selection("gallery", ["b0"], [[100.0, 0.0, 120.0, 10.0]]))
+    (root / "b1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"b1\.png can't be read"):
+        list(data.loader("gallery"))
+    write(root / "b0.jpg", (0, 0, 0))
+    with pytest.raises(ValueError, match="must differ in their path without suffix, 1 don't"):
+        images(root)

@@ -1,0 +1,63 @@
+"""`zoo score`: judge a file of ranked lists or scores by a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.commands import _app
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main() -> None:
+    """Runs the command."""
+    _app.run("score", score)
+
+
+def score(cfg: DictConfig) -> float:
+    """Judges as configured and returns the first metric."""
+    from omegaconf import OmegaConf
+
+    from zoo.commands import _setup
+    from zoo.evaluation.pictures import ranking_sheet
+    from zoo.evaluation.predictions import read_predictions
+    from zoo.evaluation.record import write_run
+    from zoo.evaluation.source import Source
+    from zoo.files import replacing
+    from zoo.registry import UsageError
+
+    if OmegaConf.is_missing(cfg, "predictions"):
+        raise UsageError("predictions must name the file to judge: zoo score predictions=FILE …; see zoo score --help")
+    data = _setup.build(cfg.data) if cfg.get("data") else None
+    benchmark = _setup.benchmark(cfg)
+    if not hasattr(benchmark, "score_predictions"):
+        raise UsageError(f"benchmark '{cfg.benchmark.name}' judges descriptors, not ranked lists: use zoo eval")
+    with _setup.usage_errors():
+        predictions = read_predictions(Path(cfg.predictions).expanduser(), cfg.array)
+        benchmark.open_source(Source.of_predictions(predictions, data, cfg.benchmark.name))
+        report = benchmark.score_predictions(predictions)
+    _setup.log_notes(benchmark)
+    run_dir = Path(cfg.paths.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    rankings = benchmark.rankings_of(benchmark.prediction_lists(predictions), "predictions")
+    sheet = ranking_sheet(rankings, data, benchmark.sheet_queries)
+    if sheet is not None:
+        with replacing(run_dir / "contact_sheet.png") as file:
+            sheet.save(file, format="PNG")
+    write_run(report, rankings, run_dir, {"run_name": cfg.run_name, "model": _about(cfg), **_setup.about_protocol(cfg)})
+    _setup.log.info("written: %s", run_dir)
+    return report.own.cells[next(iter(report.own.cells))].mean
+
+
+def _about(cfg: DictConfig) -> dict[str, Any]:
+    import hashlib
+
+    content = Path(cfg.predictions).expanduser().read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return {"predictions": str(Path(cfg.predictions).resolve()), "array": cfg.array, "predictions_hash": digest}
+
+
+if __name__ == "__main__":
+    main()

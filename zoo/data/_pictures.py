@@ -1,0 +1,53 @@
+"""Image files: finding, opening, cutting, and reading whole batches of them at one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from zoo.types import Batch
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm")
+Box = Sequence[float]
+
+
+class ImageFiles(Dataset):
+    """Batches of image files, decoded, cut to their boxes (x0, y0, x1, y1 px) and resized when asked for."""
+
+    def __init__(self, paths: Sequence[Path], image_size: int, boxes: Sequence[Box | None] | None = None) -> None:
+        self.paths, self.boxes = paths, boxes or [None] * len(paths)
+        self._size = (image_size, image_size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        # Pillow's BILINEAR widens its filter when it shrinks, which is what "antialiased" means elsewhere.
+        pictures = [open_picture(self.paths[index], self.boxes[index]) for index in indices]
+        images = [picture.resize(self._size, Image.Resampling.BILINEAR) for picture in pictures]
+        stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        return Batch(index=torch.as_tensor(indices), images=stacked.movedim(3, 1).contiguous().float().div_(255))
+
+
+def open_picture(path: Path, box: Box | None = None) -> Image.Image:
+    """Returns an image file as RGB, cut to `box`; raises ValueError if it can't be read or the box leaves nothing."""
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"image {path} can't be read ({error}); fetch it again or remove it") from error
+    return picture if box is None else _cut(picture, box, path)
+
+
+def _cut(picture: Image.Image, box: Box, path: Path) -> Image.Image:
+    # Published boxes have fractions, and some reach a little beyond the image.
+    left, top = (max(0, round(value)) for value in box[:2])
+    right, bottom = min(picture.width, round(box[2])), min(picture.height, round(box[3]))
+    if right <= left or bottom <= top:
+        raise ValueError(f"box must overlap the image {path} of {picture.width} × {picture.height} px, got {list(box)}")
+    return picture.crop((left, top, right, bottom))

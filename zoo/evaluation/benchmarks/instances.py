@@ -1,0 +1,57 @@
+"""Leave-one-out retrieval by label: every image asks for the others of its class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.evaluation.judge import Setting
+from zoo.evaluation.ranked import RankedBenchmark, check_cut_offs
+from zoo.metrics.map import RetrievalMAP
+from zoo.metrics.recall import RetrievalRecall
+from zoo.truth.regroup import from_labels, read_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoo.evaluation.source import Source
+    from zoo.truth.relevance import RelevanceLists
+
+
+class Instances(RankedBenchmark):
+    """mAP and Recall@k (any hit), each image a query in turn; parameters: `conf/benchmark/instances.yaml`.
+
+    Labels are those of the data (the folder an image lies in), or of a CSV file with the columns image, label. An image
+    alone in its class has nothing to find and is left out of the means.
+    """
+
+    name, title = "instances", "Instances, leave one out"
+    settings = {"": Setting(("relevant",))}
+    leave_out_query = True
+
+    def __init__(
+        self,
+        *,
+        labels: str | None,
+        k: Sequence[int],
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        self.labels, self.k = labels, check_cut_offs(k)
+
+    def metrics(self) -> list[Any]:
+        """Returns mAP and Recall@k."""
+        recalls = [RetrievalRecall(k=k, any_hit=True, per_query=True) for k in self.k]
+        return [RetrievalMAP(k=None, convention="finite", per_query=True), *recalls]
+
+    def read(self, source: Source) -> RelevanceLists:
+        """Returns for each image the others of its label; raises ValueError where nobody states labels."""
+        if self.labels is not None:
+            return from_labels(*read_labels(self.labels))
+        if not hasattr(source.data, "labels"):
+            wanted = "set benchmark.labels to a CSV file, or data=images with a folder for each class"
+            raise ValueError(f"benchmark '{self.name}': {wanted}")
+        split = source.data.gallery_split
+        return from_labels(source.data.ids(split), source.data.labels(split))
+
+
+export = Instances

@@ -1,0 +1,61 @@
+"""Prints what a run found and writes it down with everything needed to repeat it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.evaluation.report import SCHEMA, Report, write_json, write_text
+
+if TYPE_CHECKING:
+    from zoo.evaluation.rankings import Rankings
+
+PACKAGES = (
+    "spatial-zoo", "torch", "torchvision", "timm", "lightning", "torchmetrics", "hydra-core",
+    "numpy", "scipy", "pillow",
+)  # fmt: skip
+
+
+def write_run(report: Report, rankings: Rankings | None, folder: Path, about: dict[str, Any]) -> None:
+    """Prints the tables; writes table.md, rankings.json (if there are rankings) and, last, results.json to `folder`."""
+    tables = report.tables()
+    for table in tables:
+        table.print()
+    write_text(folder / "table.md", "\n".join(table.markdown() for table in tables))
+    if rankings is not None:
+        write_json(folder / "rankings.json", rankings.as_json(report.fingerprint["hash"]), indent=None)
+    write_json(folder / "results.json", {"schema": SCHEMA, **about, **environment(), **report.as_json()})
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions, commit, command, folder and time of this run."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "commit": _commit(),
+        "command": sys.argv,
+        "cwd": os.getcwd(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """Returns the commit of the checkout that this file is tracked in, "-dirty" if files were changed since.
+
+    None from a wheel or without git.
+    """
+    if shutil.which("git") is None:
+        return None
+    words = [
+        ["ls-files", "--error-unmatch", __file__],
+        ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+    ]
+    here = Path(__file__).resolve().parent
+    done = [subprocess.run(["git", *rest], cwd=here, capture_output=True, text=True, check=False) for rest in words]
+    return done[1].stdout.strip() if all(answer.returncode == 0 for answer in done) else None

@@ -1,0 +1,59 @@
+"""Which queries and gallery items there are to judge, by data or by a file of predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoo.evaluation.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Source:
+    """Names of queries and gallery items, None where nobody says; and the data module with their pictures, if any.
+
+    `queries_in_gallery` tells whether a query's image is the gallery's image of the same name.
+    """
+
+    query_ids: Sequence[str] | None
+    gallery_ids: Sequence[str] | None
+    queries_in_gallery: bool
+    data: Any = None
+
+    @classmethod
+    def of_data(cls, data: Any, user: str) -> Source:
+        """Reads a data module; raises ValueError, in the name of `user`, if its images can't be found by name."""
+        if not hasattr(data, "selection"):
+            kind = type(data).__name__
+            raise ValueError(f"benchmark '{user}' finds images by name: choose data=images, got data of type {kind}")
+        data.setup("test")
+        split, gallery = data.query_split, data.gallery_split
+        return cls(data.ids(split), data.ids(gallery), split == gallery, data)
+
+    @classmethod
+    def of_predictions(cls, predictions: Predictions, data: Any, user: str) -> Source:
+        """Reads a file of predictions, whose own names come first, and the data beside it, if there is any."""
+        beside = cls.of_data(data, user) if data is not None else cls(None, None, True)
+        queries, gallery = predictions.query_ids, predictions.gallery_ids
+        if predictions.scores is not None and beside.data is None:
+            sizes = predictions.scores.shape
+            queries = queries or tuple(map(str, range(sizes[0])))
+            gallery = gallery or tuple(map(str, range(sizes[1])))
+        return cls(queries or beside.query_ids, gallery or beside.gallery_ids, beside.queries_in_gallery, data)
+
+
+def read_ids(path: str) -> tuple[str, ...]:
+    """Returns the names in a text file, one a line; FileNotFoundError, or ValueError for none or repeated ones."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"gallery must be a text file with a name a line, got {file}, which doesn't exist")
+    names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"gallery file {file} must hold different names, got {len(names)}, {len(set(names))} different"
+        )
+    return names

@@ -1,0 +1,42 @@
+"""Mean recall at a cut-off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.metrics._mean import QueryMean
+from zoo.metrics.functional import recall_at_k
+from zoo.metrics.functional.checks import check_cutoff
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RetrievalRecall(QueryMean):
+    """Averages `functional.recall_at_k` over queries; mean, interval and `per_query` as in `QueryMean`.
+
+    `k` is the cut-off; `any_hit` asks whether any relevant item is found, else which share of them. Raises ValueError
+    for a `k` below 1.
+    """
+
+    def __init__(self, *, k: int, any_hit: bool, per_query: bool, **kwargs: Any) -> None:
+        check_cutoff(k)
+        super().__init__(f"recall@{k}" if any_hit else f"recall_fraction@{k}", per_query=per_query, **kwargs)
+        self.k, self.any_hit = k, any_hit
+
+    def update(
+        self,
+        scores: Tensor,
+        relevant: Tensor,
+        ignore: Tensor | None = None,
+        n_relevant: Tensor | None = None,
+        query: Tensor | None = None,
+    ) -> None:
+        """Adds queries: tensors as in `functional.recall_at_k`, ids `query (Q,)` int64.
+
+        Raises ValueError as that function does, and for ids that do not fit, or that `per_query` needs and are missing.
+        """
+        self._add(recall_at_k(scores, relevant, self.k, ignore, n_relevant, self.any_hit), query)
+
+
+export = RetrievalRecall

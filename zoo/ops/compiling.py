@@ -1,0 +1,18 @@
+"""Compilation of CPU kernels; numba is slow to load, so only modules of kernels, lazily imported, import this."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numba
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def compiled(function: Callable) -> Callable:
+    """Compiles a kernel without the GIL, and keeps the result on disk where some directory can be written."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # a read-only install without a writable home: numba finds no place for its cache
+        return numba.njit(nogil=True)(function)
