@@ -16,6 +16,7 @@ help:  ## show this list
 demo: $(ENVIRONMENT)  ## train a small 2S-RN and print its table (about 3 minutes on two cores)
 	OMP_NUM_THREADS=1 .venv/bin/zoo train experiment=demo hydra.run.dir=outputs/demo/train
 	.venv/bin/zoo eval experiment=demo ckpt_path=outputs/demo/train/checkpoints/best.ckpt hydra.run.dir=outputs/demo
+	.venv/bin/zoo report outputs/demo --output outputs/demo/report.html
 
 test: lint  ## lint, then run the tests
 	.venv/bin/python -m pytest

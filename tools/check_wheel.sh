@@ -119,6 +119,30 @@ check_training() {
     ok "the plugin's model trains, by name and by its experiment, is evaluated and loaded, and so is ours"
 }
 
+check_judging() {
+    expect 0 python - <<'PYTHON'
+import numpy as np
+names = ["a-1", "a-2", "b-1", "b-2"]
+for run in (0, 1):
+    scores = np.random.default_rng(run).normal(size=(4, 4))
+    np.savez(f"scores{run}.npz", scores=scores, query_ids=names, gallery_ids=names)
+PYTHON
+    for run in 0 1; do
+        expect 0 zoo score predictions=scores$run.npz run_name=run$run benchmark=acme_shelves 'metrics=[acme_mrr]' \
+            hydra.run.dir="$work/elsewhere/judged$run"
+        says mrr
+    done
+    says "Acme's shelves"
+    expect 0 zoo compare judged0 judged1 --format csv
+    says run1,mrr,
+    expect 0 zoo-report judged0 judged1 --output page.html
+    grep -q '</html>' page.html || fail "zoo report left no page"
+    expect 2 zoo compare judged0 eval
+    says "evaluated differently"
+    grep -q '"zoo-acme": "1.2.0"' judged0/results.json || fail "results.json lacks the plugin's version"
+    ok "a plugin's benchmark and metric judge a file; compare and report read the runs and refuse unlike ones"
+}
+
 check_plugin_tests() {
     cp "$root"/tests/plugins/zoo_acme/tests/*.py "$work/tests"
     expect 0 python -m pytest -q -p no:cacheprovider "$work/tests"
@@ -132,5 +156,6 @@ check_list
 check_broken
 check_commands
 check_training
+check_judging
 check_plugin_tests
 ok "wheel and plugins"

@@ -78,7 +78,10 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("tran", "unknown verb 'tran'; verbs are train, eval, list, completion. Did you mean 'train'?"),
+        (
+            "tran",
+            "unknown verb 'tran'; verbs are train, eval, score, compare, report, list, completion. Did you mean 'train'?",
+        ),
         (
             "list modle",
             "unknown kind 'modle'; kinds are model, data, benchmark, index, reranker, metrics. Did you mean 'model'?",
@@ -98,7 +101,7 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
         ("train model.g=[16", "'model.g=[16' is no valid override, which is key=value: no viable alternative"),
         ("train seed", "'seed' is no valid override, which is key=value: missing EQUAL"),
         ("train seed=0,1", "'seed=0,1' has several values: add -m to run a job for each, or write key=[…] for a list"),
-        ("train --config-name=tran", "unknown config 'tran'; known: eval, train. Did you mean 'train'?"),
+        ("train --config-name=tran", "unknown config 'tran'; known: eval, score, train. Did you mean 'train'?"),
     ],
 )
 def test_a_slip_names_the_nearest_word_and_exits_2(command, line, says):

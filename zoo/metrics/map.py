@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics._mean import QueryMean
+from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import average_precision
 from zoo.metrics.functional.relevance import check_convention
 
@@ -39,7 +39,7 @@ class RetrievalMAP(QueryMean):
 
         Raises ValueError as that function does, and for ids that do not fit, or that `per_query` needs and are missing.
         """
-        self._add(average_precision(scores, relevant, ignore, self.k, n_relevant, self.convention), query)
+        self.add(average_precision(scores, relevant, ignore, self.k, n_relevant, self.convention), query)
 
 
 export = RetrievalMAP

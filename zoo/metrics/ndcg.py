@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics._mean import QueryMean
+from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import ndcg
 from zoo.metrics.functional.graded import check_gain
 
@@ -39,7 +39,7 @@ class RetrievalNDCG(QueryMean):
 
         Raises ValueError as that function does, and for ids that do not fit, or that `per_query` needs and are missing.
         """
-        self._add(ndcg(scores, gains, self.k, ignore, self.gain, ideal), query)
+        self.add(ndcg(scores, gains, self.k, ignore, self.gain, ideal), query)
 
 
 export = RetrievalNDCG

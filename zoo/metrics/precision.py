@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics._mean import QueryMean
+from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import precision_at_k
 from zoo.metrics.functional.checks import check_cutoff
 
@@ -35,7 +35,7 @@ class RetrievalPrecision(QueryMean):
 
         Raises ValueError as that function does, and for ids that do not fit, or that `per_query` needs and are missing.
         """
-        self._add(precision_at_k(scores, relevant, self.k, ignore, self.capped, n_relevant), query)
+        self.add(precision_at_k(scores, relevant, self.k, ignore, self.capped, n_relevant), query)
 
 
 export = RetrievalPrecision

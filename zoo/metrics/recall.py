@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics._mean import QueryMean
+from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import recall_at_k
 from zoo.metrics.functional.checks import check_cutoff
 
@@ -36,7 +36,7 @@ class RetrievalRecall(QueryMean):
 
         Raises ValueError as that function does, and for ids that do not fit, or that `per_query` needs and are missing.
         """
-        self._add(recall_at_k(scores, relevant, self.k, ignore, n_relevant, self.any_hit), query)
+        self.add(recall_at_k(scores, relevant, self.k, ignore, n_relevant, self.any_hit), query)
 
 
 export = RetrievalRecall

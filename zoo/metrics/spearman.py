@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics._mean import QueryMean
+from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import spearman
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class RankSpearman(QueryMean):
         Raises ValueError as `functional.spearman` does, and for ids that `per_query` needs and that are missing or do
         not fit.
         """
-        self._add(spearman(a, b, ignore), query)
+        self.add(spearman(a, b, ignore), query)
 
 
 export = RankSpearman

@@ -48,7 +48,7 @@ class QueryMean(Metric):
             self.add_state("ids", [], dist_reduce_fx="cat")
             self.add_state("values", [], dist_reduce_fx="cat")
 
-    def _add(self, values: Tensor, query: Tensor | None) -> None:
+    def add(self, values: Tensor, query: Tensor | None) -> None:
         """Adds `values (Q,)` float64, NaN where undefined, of the queries with the ids `query (Q,)` int64.
 
         Raises ValueError for ids that do not fit, or that `per_query` needs and that are missing.
