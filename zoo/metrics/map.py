@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import average_precision
 from zoo.metrics.functional.relevance import check_convention
+from zoo.metrics.query_mean import QueryMean
 
 if TYPE_CHECKING:
     from torch import Tensor

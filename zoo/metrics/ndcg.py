@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import ndcg
 from zoo.metrics.functional.graded import check_gain
+from zoo.metrics.query_mean import QueryMean
 
 if TYPE_CHECKING:
     from torch import Tensor

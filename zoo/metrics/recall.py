@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import recall_at_k
 from zoo.metrics.functional.checks import check_cutoff
+from zoo.metrics.query_mean import QueryMean
 
 if TYPE_CHECKING:
     from torch import Tensor

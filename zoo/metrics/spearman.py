@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.metrics.query_mean import QueryMean
 from zoo.metrics.functional import spearman
+from zoo.metrics.query_mean import QueryMean
 
 if TYPE_CHECKING:
     from torch import Tensor
