@@ -80,7 +80,7 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
     [
         (
             "tran",
-            "unknown verb 'tran'; verbs are train, eval, score, compare, report, list, completion. Did you mean 'train'?",
+            "verbs are train, eval, score, compare, report, list, completion. Did you mean 'train'?",
         ),
         (
             "list modle",
