@@ -80,7 +80,7 @@ def test_oxford_takes_junk_out_and_counts_good_and_ok(tmp_path):
         for row, truth in zip(scores, OXFORD.values(), strict=True)
     ]
     assert values(report, "map_trapezoid") == pytest.approx(wanted)
-    ranked = benchmark.rankings_of(benchmark.prediction_lists(dense(scores)), "predictions").queries[0]
+    ranked = benchmark.rankings_of(benchmark.prediction_lists(dense(scores), ""), "predictions").queries[0]
     assert (ranked.image, ranked.relevant_total, list(ranked.box)) == ("i00", 3, [1, 2, 30, 40])
     assert [item.id for item in ranked.ranked] == order(scores[0])[:20]
     verdicts = {"i00": "relevant", "i03": "relevant", "i07": "relevant", "i09": "junk", "i10": "junk"}

@@ -41,7 +41,7 @@ def score(cfg: DictConfig) -> float:
     _setup.log_notes(benchmark)
     run_dir = Path(cfg.paths.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    rankings = benchmark.rankings_of(benchmark.prediction_lists(predictions), "predictions")
+    rankings = benchmark.rankings_of(benchmark.prediction_lists(predictions, "ranked lists"), "predictions")
     sheet = ranking_sheet(rankings, data, benchmark.sheet_queries)
     if sheet is not None:
         with replacing(run_dir / "contact_sheet.png") as file:

@@ -13,7 +13,7 @@ from zoo.evaluation.rankings import RankedItem, RankedQuery
 from zoo.ops.distances import l2_distances
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -77,7 +77,9 @@ def _dense(predictions: Predictions, rows: list[int], gallery_ids: Sequence[str]
     columns = np.array([column_of[name] for name in gallery_ids])
     for part in torch.arange(len(rows)).split(max(1, _CELLS // max(1, len(columns)))):
         chosen = np.asarray(predictions.scores[[rows[query] for query in part.tolist()]])
-        yield Lists(part, torch.from_numpy(np.ascontiguousarray(chosen[:, columns])))
+        # Half precision is slow on CPUs, and every metric would widen it again.
+        wide = chosen.astype(np.float32) if chosen.dtype == np.float16 else chosen
+        yield Lists(part, torch.from_numpy(np.ascontiguousarray(wide[:, columns])))
 
 
 def _partial(
@@ -102,6 +104,19 @@ def _partial(
                 given = predictions.ranked_scores[rows[query]]
                 scores[line, : len(ranked)] = torch.as_tensor(given, dtype=torch.float64)
         yield Lists(part, scores, items)
+
+
+def with_progress(parts: Iterable[Lists], queries: int, title: str) -> Iterator[Lists]:
+    """Yields the parts and shows on standard error how many of the queries have been judged."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=queries)
+        for part in parts:
+            yield part
+            progress.advance(task, len(part.rows))
 
 
 def top(part: Lists, benchmark: RankedBenchmark, kept: int) -> Iterator[RankedQuery]:

@@ -154,7 +154,8 @@ class RankedBenchmark(Benchmark):
 
     def score_predictions(self, predictions: Predictions) -> Report:
         """Returns the report on lists or scores from a file; raises ValueError where they don't cover the protocol."""
-        row = Row("predictions", None, self.cells(self.prediction_lists(predictions), torch.device("cpu")))
+        lists = self.prediction_lists(predictions, "judging")
+        row = Row("predictions", None, self.cells(lists, torch.device("cpu")))
         return self.report([row], row)
 
     def rankings(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Rankings:
@@ -186,9 +187,11 @@ class RankedBenchmark(Benchmark):
             for metric in wanted
         }
 
-    def prediction_lists(self, predictions: Predictions) -> Iterable[Lists]:
-        """Returns the file's lists in the protocol's order and positions."""
-        return ranked_lists.from_predictions(predictions, self.query_ids, self.gallery_ids, self.excluded, self.source)
+    def prediction_lists(self, predictions: Predictions, title: str) -> Iterable[Lists]:
+        """Returns the file's lists in the protocol's order and positions, behind a progress bar."""
+        names = self.query_ids, self.gallery_ids
+        parts = ranked_lists.from_predictions(predictions, *names, self.excluded, self.source)
+        return ranked_lists.with_progress(parts, len(self.query_ids), title)
 
     def rankings_of(self, lists: Iterable[Lists], descriptor: str) -> Rankings:
         """Returns the top `kept` items of every query with what the shown setting says of them."""

@@ -66,6 +66,7 @@ class Report:
     fingerprint: Mapping[str, Any]
     query_ids: Sequence[str]
     agreement: Mapping[str, Cell] = field(default_factory=dict)
+    agreement_published: Mapping[str, Sequence[float]] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:
@@ -73,9 +74,7 @@ class Report:
         size = f"{self.fingerprint['queries']} queries, gallery of {self.fingerprint['gallery']}"
         tables = [self._metrics(f"{self.title}, mean ± 95 % interval ({size})")]
         if self.agreement:
-            rows = [[name, str(cell), "0.89"] for name, cell in self.agreement.items()]
-            headers = ["ground truths, soft", "mean Spearman's rho", "published"]
-            tables.append(Table("Exact against approximate edit distance", headers, rows))
+            tables.append(self._agreement())
         if self.scores:
             rows = [[name, f"{100 * value:.1f} %"] for name, value in sorted(self.scores.items())]
             tables.append(Table("Questions answered rightly", ["questions", "share"], rows))
@@ -90,6 +89,15 @@ class Report:
             line = [row.label, *([_yes_no(row.normalised)] if normalised else []), *map(str, row.cells.values())]
             rows.append(line + ([_published(row.published)] if published else []))
         return Table(title, headers + (["published soft / hard"] if published else []), rows)
+
+    def _agreement(self) -> Table:
+        headers = ["ground truths, soft", "mean Spearman's rho"]
+        rows = [[name, str(cell)] for name, cell in self.agreement.items()]
+        if any(name in self.agreement_published for name in self.agreement):
+            headers.append("published")
+            for row in rows:
+                row.append(_published(self.agreement_published.get(row[0])))
+        return Table("Exact against approximate edit distance", headers, rows)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as plain values, in the layout of results.json."""

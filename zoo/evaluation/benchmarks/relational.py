@@ -130,8 +130,9 @@ class Relational(Benchmark):
             next(row for row in rows if row.label == shown),
             self.fingerprint(data),
             data.ids(data.gallery_split)[:queries],
-            self._agreement(data, own, queries, shard.device),
-            gallery.scores,
+            agreement=self._agreement(data, own, queries, shard.device),
+            agreement_published=self.published,
+            scores=gallery.scores,
         )
 
     def rankings(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Rankings:
