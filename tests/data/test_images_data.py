@@ -119,3 +119,12 @@ def test_empty_flat_damaged_and_unknown(root, tmp_path):
     write(root / "b0.jpg", (0, 0, 0))
     with pytest.raises(ValueError, match="must differ in their path without suffix, 1 don't"):
         images(root)
+
+
+def test_numbers_in_names_are_sorted_as_numbers_and_links_are_followed_once(tmp_path):
+    for number in (1, 2, 10):
+        write(tmp_path / "g" / f"q{number}.png", (0, 0, 0))
+    (tmp_path / "g" / "again").symlink_to(tmp_path / "g")
+    write(tmp_path / "elsewhere" / "r.png", (0, 0, 0))
+    (tmp_path / "g" / "more").symlink_to(tmp_path / "elsewhere")
+    assert images(tmp_path / "g").ids("gallery") == ["q1", "q2", "q10", "r"]

@@ -9,38 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from ranked_runs import NAMES, QUERIES, dense, judged, order, random_scores, values, write_json
 from sklearn.metrics import ndcg_score
 
 import zoo
 from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.source import Source
 
 REAL = Path(os.environ.get("ZOO_DATA", Path(__file__).parents[3] / "shared" / "data"))
-NAMES = tuple(f"i{number:02}" for number in range(30))
-QUERIES = ("qa", "qb", "qc")
-
-
-def judged(benchmark, predictions, data=None):
-    benchmark.open_source(Source.of_predictions(predictions, data, benchmark.name))
-    return benchmark.score_predictions(predictions)
-
-
-def values(report, label):
-    return list(report.own.cells[label].per_query)
-
-
-def random_scores(queries=3, items=30, seed=0):
-    return np.random.default_rng(seed).normal(size=(queries, items))
-
-
-def dense(scores, queries=QUERIES, names=NAMES):
-    return Predictions(tuple(queries), tuple(names), scores=scores)
-
-
-def order(scores, drop=()):
-    """Names by falling score, without those to drop."""
-    return [NAMES[place] for place in np.argsort(-scores, kind="stable") if NAMES[place] not in drop]
 
 
 def trapezoid(ranked, good):
@@ -57,11 +32,6 @@ def trapezoid(ranked, good):
 def finite(ranked, good, k=None):
     hits = [place for place, name in enumerate(ranked[:k]) if name in good]
     return sum((n + 1) / (place + 1) for n, place in enumerate(hits)) / min(len(good), k or len(good))
-
-
-def write_json(path, content):
-    path.write_text(json.dumps(content))
-    return str(path)
 
 
 OXFORD = {
@@ -219,7 +189,7 @@ def test_instances_leave_one_out(tmp_path):
         wanted.append(finite(ranked, good) if good else np.nan)
     assert values(report, "map") == pytest.approx(wanted, nan_ok=True)
     assert np.isnan(wanted[5])
-    assert report.fingerprint["query_left_out"] is True
+    assert report.fingerprint["queries_left_out_of_gallery"] == 6
 
 
 def write_msls(root):
@@ -293,6 +263,7 @@ def test_predictions_must_cover_the_protocol(tmp_path):
 @pytest.mark.parametrize(
     ("name", "argument", "value"),
     [("lists", "k", [0]), ("lists", "k", [5, 5]), ("lists", "k", []), ("oxford", "incomplete", "ignore"),
+     ("lists", "k", 5), ("oxford", "ground_truth", None), ("oxford", "kept", -1), ("oxford", "sheet_queries", -1),
      ("graded", "gain", "square"), ("revisited", "settings", ["simple"]), ("instances", "similarity", "jaccard")],
 )  # fmt: skip
 def test_wrong_argument_is_named(name, argument, value):
@@ -314,6 +285,7 @@ def test_fingerprint_follows_truth_gallery_queries_and_metrics(tmp_path):
     assert first == fingerprint(base, dense(random_scores(seed=9)))
     reordered = dense(random_scores()[:, ::-1], names=NAMES[::-1])
     assert first == fingerprint(base, reordered)
+    assert first == fingerprint({**base, "k": [10, 1, 5]}, dense(random_scores()))
     variants = [
         fingerprint(other, dense(random_scores())),
         fingerprint({**base, "k": [1]}, dense(random_scores())),
@@ -326,20 +298,7 @@ def test_only_metrics_of_ranked_lists_are_taken(tmp_path):
     benchmark = zoo.create("benchmark", "instances")
     with pytest.raises(ValueError, match="'spearman' does not judge ranked lists"):
         benchmark.add_metrics([zoo.create("metrics", "spearman")])
+    with pytest.raises(ValueError, match="'mp@10' must keep each query's value"):
+        benchmark.add_metrics([zoo.create("metrics", "precision", per_query=False)])
     with pytest.raises(ValueError, match="takes none beside its own"):
         zoo.create("benchmark", "relational", cache=str(tmp_path)).add_metrics([zoo.create("metrics", "map")])
-
-
-def test_scores_of_vectors_are_the_similarities():
-    from zoo.evaluation.lists import from_vectors
-
-    queries, gallery = torch.randn(5, 7), torch.randn(9, 7)
-    wanted = {
-        "cosine": torch.cosine_similarity(queries[:, None], gallery[None], dim=2),
-        "dot": queries @ gallery.T,
-        "l2": -torch.cdist(queries, gallery),
-    }
-    for similarity, scores in wanted.items():
-        parts = list(from_vectors(queries, gallery, torch.tensor([1, 4]), similarity))
-        assert torch.cat([part.rows for part in parts]).tolist() == [1, 4]
-        assert torch.allclose(torch.cat([part.scores for part in parts]).float(), scores[[1, 4]], atol=1e-5)

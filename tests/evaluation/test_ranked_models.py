@@ -12,7 +12,11 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 import zoo
+from zoo.evaluation.pictures import ranking_sheet
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.record import write_sheet
 from zoo.evaluation.runner import evaluate
+from zoo.evaluation.source import Source
 from zoo.module import Embedder
 from zoo.types import Representation
 
@@ -149,3 +153,30 @@ def test_data_without_names_and_missing_images_are_refused(pictures, tmp_path):
     benchmark.open(folder_data(pictures))
     assert benchmark.query_ids == ("01",)
     assert benchmark.notes == ("queries left out because their image is not available: 1",)
+
+
+def test_predictions_by_query_id_are_shown_with_pictures_by_image_name(pictures, tmp_path):
+    truth = {"first": {"query": "00", "bbox": [0, 0, 6, 6], "good": ["01"], "ok": [], "junk": []}}
+    (tmp_path / "gnd.json").write_text(json.dumps(truth))
+    benchmark = zoo.create("benchmark", "oxford", ground_truth=str(tmp_path / "gnd.json"))
+    data = folder_data(pictures)
+    data.setup()
+    predictions = Predictions(("first",), None, ranked=(("01", "02"),))
+    benchmark.open_source(Source.of_predictions(predictions, data, "oxford"))
+    rankings = benchmark.rankings_of(benchmark.prediction_lists(predictions, ""), "predictions")
+    assert (rankings.queries[0].image, rankings.query_split) == ("00", "gallery")
+    assert ranking_sheet(rankings, data, 1).width > 100
+
+
+def test_leaving_one_out_needs_the_queries_in_the_gallery(pictures):
+    data = folder_data(pictures, queries=str(pictures / "class_0"))
+    with pytest.raises(ValueError, match=r"leave out data\.queries"):
+        zoo.create("benchmark", "instances").open(data)
+
+
+def test_a_picture_that_can_not_be_read_costs_the_sheet_alone(tmp_path, caplog):
+    def draw():
+        raise ValueError("image x can't be read")
+
+    assert write_sheet(draw, tmp_path) is None
+    assert "no contact sheet: image x can't be read" in caplog.text

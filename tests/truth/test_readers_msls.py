@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.truth.readers import read_msls
+from zoo.truth import readers
 
 HEADERS = {
     "raw": ",key,lon,lat,ca,captured_at,pano",
@@ -15,6 +15,10 @@ HEADERS = {
     "subtask_index": ",key,all,w2s,s2w,d2n,n2d,o2n,n2o",
 }
 EAST, NORTH = 345678.123, 6172840.45  # Copenhagen, as UTM coordinates are
+
+
+def read_msls(root, cities, radius=25.0, leaderboard=False):
+    return readers.read_msls(root, cities, radius=radius, leaderboard=leaderboard)
 
 
 def write_side(folder, images):
@@ -75,12 +79,6 @@ def test_positives_lie_within_the_radius_of_their_own_city(root):
 def test_another_radius(root):
     assert positives(read_msls(root, ["cph"], radius=2))["q0"] == ("here", "unmarked")
     assert positives(read_msls(root, ["cph"], radius=1.99))["q0"] == ("here",)
-
-
-def test_panoramas_on_demand(root):
-    lists = read_msls(root, ["cph"], panoramas=True)
-    assert positives(lists)["q_pano"] == positives(lists)["q0"] == ("at_25", "pano", "here", "unmarked")
-    assert lists.excluded == frozenset()
 
 
 def test_the_leaderboard_takes_marked_images_only(root):

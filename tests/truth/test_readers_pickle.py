@@ -176,13 +176,14 @@ def test_the_refusal_names_what_was_asked_for(tmp_path):
     [
         b"cnumpy\nndarray\n}U\x01aK\x01sb.",
         b"cnumpy\ndtype\nN}U\x01aK\x01s\x86b.",  # slot state: setattr
+        b"cnumpy\ndtype\n}U\x01aK\x01sb.",  # instance dictionary
         b"c_codecs\nencode\nN}U\x01aK\x01s\x86b.",
         b"cbuiltins\nset\nN}U\x01aK\x01s\x86b.",
         b"cnumpy.core.multiarray\n_reconstruct\nN}U\x08__code__K\x01s\x86b.",
     ],
 )
 def test_a_pickle_can_not_change_the_reader(tmp_path, body):
-    with pytest.raises(ValueError, match="not a readable pickle"):
+    with pytest.raises(ValueError, match=r"not a readable pickle|asks for a change of a function"):
         read_plain_pickle(stored(tmp_path, b"\x80\x02" + body))
     assert read_gnd(stored(tmp_path, revisited(np.array))).query_ids == ("x", "y")
 

@@ -63,7 +63,7 @@ def test_gains_are_looked_up(drawn, data):
     lists = [{item: data.draw(gain) for item in ids} for ids in groups["good"]]
     packed = PackedGains(lists, WIDTH)
     dense = packed.gains(np.array(rows, np.int64))
-    assert dense.dtype == torch.float32
+    assert dense.dtype == torch.float64
     assert dense.shape == (len(rows), WIDTH)
     assert dense.tolist() == [[lists[row].get(item, 0) for item in range(WIDTH)] for row in rows]
     short = packed.gains(np.array(rows, np.int64), torch.from_numpy(items))

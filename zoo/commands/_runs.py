@@ -17,7 +17,24 @@ RUN = "folder of a run, or its results.json; NAME is what to call it"
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers misuse with one line."""
+    """Takes runs, shows examples below its help, and answers misuse with one line."""
+
+    def __init__(self, verb: str, options: str, description: str, examples: str) -> None:
+        super().__init__(
+            prog=f"zoo {verb}",
+            usage=f"zoo {verb} [NAME=]RUN … {options}",
+            description=description,
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("runs", nargs="*", metavar="[NAME=]RUN", help=RUN)
+
+    def parse(self) -> argparse.Namespace:
+        """Returns the arguments of the command line, with at least one run."""
+        arguments = self.parse_args()
+        if not arguments.runs:
+            self.error("name at least one run, before the options")
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """Prints the line, with the nearest option for an unknown one, and ends with 2."""

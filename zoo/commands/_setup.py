@@ -139,6 +139,15 @@ def benchmark(cfg: DictConfig) -> Any:
     return built
 
 
+def opened_benchmark(cfg: DictConfig, data: Any) -> Any:
+    """Builds the benchmark and lets it read its ground truth, saying what of that was left out."""
+    built = benchmark(cfg)
+    with usage_errors():
+        built.open(data)
+    log_notes(built)
+    return built
+
+
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Ends wrong values found by a benchmark or a reader as usage errors: their messages name rule and value."""

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from zoo.commands import until_reader_leaves
-from zoo.commands._runs import RUN, Parser, one_line_errors, output_file
+from zoo.commands._runs import Parser, one_line_errors, output_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,21 +46,13 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = Parser(
-        prog="zoo compare",
-        usage="zoo compare [NAME=]RUN … [--metric NAME …] [--format FORM] [--all-rows] [--output FILE]",
-        description=_HELP,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("runs", nargs="*", metavar="[NAME=]RUN", help=RUN)
+    options = "[--metric NAME …] [--format FORM] [--all-rows] [--output FILE]"
+    parser = Parser("compare", options, _HELP, _EXAMPLES)
     parser.add_argument("--metric", nargs="+", action="extend", default=[], metavar="NAME", help="columns; default all")
     parser.add_argument("--format", choices=FORMATS, help="default: as --output ends (.md, .csv, .tex), else terminal")
     parser.add_argument("--all-rows", action="store_true", help="a line for every descriptor of every run")
     parser.add_argument("--output", type=output_file, metavar="FILE", help="write there instead of printing")
-    arguments = parser.parse_args()
-    if not arguments.runs:
-        parser.error("name at least one run, before --metric")
+    arguments = parser.parse()
     suffix = arguments.output.suffix if arguments.output else ""
     endings = {ending: name for name, ending in FORMATS.items()}
     arguments.format = arguments.format or endings.get(suffix, "terminal")

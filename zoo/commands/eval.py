@@ -26,10 +26,8 @@ def evaluate(cfg: DictConfig) -> float | None:
     model, source = _setup.trained_model(cfg)
     trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
     run_dir = Path(cfg.paths.run_dir)
-    data, benchmark = _setup.build(cfg.data), _setup.benchmark(cfg)
-    with _setup.usage_errors():
-        benchmark.open(data)
-    _setup.log_notes(benchmark)
+    data = _setup.build(cfg.data)
+    benchmark = _setup.opened_benchmark(cfg, data)
     try:
         metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, source))
     finally:

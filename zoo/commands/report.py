@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import until_reader_leaves
-from zoo.commands._runs import RUN, Parser, one_line_errors, output_file
+from zoo.commands._runs import Parser, one_line_errors, output_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,24 +46,14 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = Parser(
-        prog="zoo report",
-        usage="zoo report [NAME=]RUN … [--metric NAME] [--queries N] [--top K] [--output FILE]",
-        description=_HELP,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("runs", nargs="*", metavar="[NAME=]RUN", help=RUN)
+    parser = Parser("report", "[--metric NAME] [--queries N] [--top K] [--output FILE]", _HELP, _EXAMPLES)
     parser.add_argument(
         "--output", type=output_file, default="report.html", metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--metric", metavar="NAME", help="what worst means, and the plots show; default the main one")
     parser.add_argument("--queries", type=_count, default=20, metavar="N", help="ranked lists; default: %(default)s")
     parser.add_argument("--top", type=_count, default=10, metavar="K", help="items of a list; default: %(default)s")
-    arguments = parser.parse_args()
-    if not arguments.runs:
-        parser.error("name at least one run")
-    return arguments
+    return parser.parse()
 
 
 def _count(text: str) -> int:
@@ -123,10 +113,9 @@ def _data(run: Run) -> Any:
     if not node:
         raise ValueError("results.json names no data")
     parameters = {key: value for key, value in node.items() if not key.startswith("_") and key not in ("kind", "name")}
-    data = config.create(node["kind"], node["name"], **parameters)
+    data = config.create("data", node["name"], **parameters)
     if not hasattr(data, "picture_by_id"):
         raise ValueError(f"data '{node['name']}' offers no pictures by id")
-    data.prepare_data()
     data.setup("test")
     return data
 

@@ -23,9 +23,8 @@ def score(cfg: DictConfig) -> float:
     from zoo.commands import _setup
     from zoo.evaluation.pictures import ranking_sheet
     from zoo.evaluation.predictions import read_predictions
-    from zoo.evaluation.record import write_run
+    from zoo.evaluation.record import write_run, write_sheet
     from zoo.evaluation.source import Source
-    from zoo.files import replacing
     from zoo.registry import UsageError
 
     if OmegaConf.is_missing(cfg, "predictions"):
@@ -42,11 +41,8 @@ def score(cfg: DictConfig) -> float:
     run_dir = Path(cfg.paths.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     rankings = benchmark.rankings_of(benchmark.prediction_lists(predictions, "ranked lists"), "predictions")
-    sheet = ranking_sheet(rankings, data, benchmark.sheet_queries)
-    if sheet is not None:
-        with replacing(run_dir / "contact_sheet.png") as file:
-            sheet.save(file, format="PNG")
     write_run(report, rankings, run_dir, {"run_name": cfg.run_name, "model": _about(cfg), **_setup.about_protocol(cfg)})
+    write_sheet(lambda: ranking_sheet(rankings, data, benchmark.sheet_queries), run_dir)
     _setup.log.info("written: %s", run_dir)
     return report.own.cells[next(iter(report.own.cells))].mean
 
@@ -54,9 +50,10 @@ def score(cfg: DictConfig) -> float:
 def _about(cfg: DictConfig) -> dict[str, Any]:
     import hashlib
 
-    content = Path(cfg.predictions).expanduser().read_bytes()
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    return {"predictions": str(Path(cfg.predictions).resolve()), "array": cfg.array, "predictions_hash": digest}
+    path = Path(cfg.predictions).expanduser().resolve()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {"predictions": str(path), "array": cfg.array, "predictions_hash": digest}
 
 
 if __name__ == "__main__":

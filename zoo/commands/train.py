@@ -32,20 +32,21 @@ def train(cfg: DictConfig) -> float | None:
     resume = training.resume_path(cfg.ckpt_path, run_dir, beside=alone)
     _setup.prepare(cfg)
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
+    benchmark = _setup.opened_benchmark(cfg, data) if cfg.test else None  # its mistakes should not cost a training
     trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=_setup.loggers(cfg))
     if resume:
         checkpoints.read(Path(resume))  # a damaged file is told before anything is written
         _setup.log.info("resuming %s", resume)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-        return _conclude(cfg, model, data, trainer, run_dir)
+        return _conclude(cfg, model, data, benchmark, trainer, run_dir)
     except SIGTERMException:  # a SystemExit with code 0, as if training had ended
         sys.exit(143)
     finally:
         training.finish_loggers(trainer)
 
 
-def _conclude(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path) -> float | None:
+def _conclude(cfg: DictConfig, model: Any, data: Any, benchmark: Any, trainer: Any, run_dir: Path) -> float | None:
     from zoo import training
     from zoo.commands import _setup
 
@@ -53,12 +54,12 @@ def _conclude(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Pat
     if trainer.is_global_zero and best and best.best_model_path:
         _setup.log.info("best checkpoint: %s", best.best_model_path)
         _setup.log.info("evaluate it with: zoo eval ckpt_path=%s", best.best_model_path)
-    if cfg.test:
-        _test(cfg, model, data, trainer, run_dir)
+    if benchmark is not None:
+        _test(cfg, model, data, benchmark, trainer, run_dir)
     return training.best_score(best.best_model_path) if best and best.best_model_path else None
 
 
-def _test(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path) -> None:
+def _test(cfg: DictConfig, model: Any, data: Any, benchmark: Any, trainer: Any, run_dir: Path) -> None:
     from zoo import checkpoints
     from zoo.commands import _setup
     from zoo.evaluation.runner import evaluate
@@ -66,9 +67,6 @@ def _test(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path) -
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
     if best:
         model = checkpoints.load_model(best)
-    benchmark = _setup.benchmark(cfg)
-    with _setup.usage_errors():
-        benchmark.open(data)
     evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, best or None))
 
 

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from PIL import Image
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
+from zoo.data._pictures import cut
 from zoo.types import Batch
 
 
@@ -92,10 +94,7 @@ class SplitDataModule(LightningDataModule):
         Raises ValueError for a name that the split doesn't have.
         """
         picture = self.picture(split, self.position(split, name))
-        if box is None:
-            return picture
-        left, top, right, bottom = (max(0, round(value)) for value in box)
-        return picture[top:bottom, left:right]
+        return picture if box is None else np.array(cut(Image.fromarray(picture), box, name))
 
     def position(self, split: str, name: str) -> int:
         """Returns where a name stands in a split; raises ValueError, with how many there are, if it isn't there."""

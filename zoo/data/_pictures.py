@@ -41,13 +41,14 @@ def open_picture(path: Path, box: Box | None = None) -> Image.Image:
             picture = image.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f"image {path} can't be read ({error}); fetch it again or remove it") from error
-    return picture if box is None else _cut(picture, box, path)
+    return picture if box is None else cut(picture, box, path)
 
 
-def _cut(picture: Image.Image, box: Box, path: Path) -> Image.Image:
+def cut(picture: Image.Image, box: Box, name: str | Path) -> Image.Image:
+    """Returns the part of a picture in a box (x0, y0, x1, y1 px); raises ValueError if they don't overlap."""
     # Published boxes have fractions, and some reach a little beyond the image.
     left, top = (max(0, round(value)) for value in box[:2])
     right, bottom = min(picture.width, round(box[2])), min(picture.height, round(box[3]))
     if right <= left or bottom <= top:
-        raise ValueError(f"box must overlap the image {path} of {picture.width} × {picture.height} px, got {list(box)}")
+        raise ValueError(f"box must overlap the image {name} of {picture.width} × {picture.height} px, got {list(box)}")
     return picture.crop((left, top, right, bottom))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,7 +59,7 @@ class Images(SplitDataModule):
         return len(self._named(split))
 
     def ids(self, split: str) -> list[str]:
-        """Returns the names of a split's images, sorted."""
+        """Returns the names of a split's images in natural order (q2 before q10)."""
         return list(self._named(split))
 
     def labels(self, split: str) -> list[str]:
@@ -113,15 +114,15 @@ def _folders(argument: str, value: str | Sequence[str]) -> list[Path]:
 
 
 def _name(split: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """Returns name → file, sorted by name."""
+    """Returns name → file in natural order: q2 comes before q10."""
     argument = "root" if split == "gallery" else "queries"
     found = [(path, path.relative_to(folder)) for folder in folders for path in _files(argument, folder)]
     if not found:
         where = ", ".join(map(str, folders))
         raise ValueError(f"{argument} must hold images ({', '.join(SUFFIXES)}), got none below {where}")
     if len({path.stem for path, _ in found}) == len(found):
-        return dict(sorted((path.stem, path) for path, _ in found))
-    names = dict(sorted((below.with_suffix("").as_posix(), path) for path, below in found))
+        return _ordered((path.stem, path) for path, _ in found)
+    names = _ordered((below.with_suffix("").as_posix(), path) for path, below in found)
     if len(names) < len(found):
         raise ValueError(
             f"{argument}: images must differ in their path without suffix, {len(found) - len(names)} don't"
@@ -134,8 +135,25 @@ def _files(argument: str, folder: Path) -> list[Path]:
         raise FileNotFoundError(
             f"{argument} must be a folder of images, got {folder}, which doesn't exist: set data.{argument}"
         )
-    inside = os.walk(folder, followlinks=True)
-    return [Path(top) / name for top, _, names in inside for name in names if Path(name).suffix.lower() in SUFFIXES]
+    return list(_walk(folder, set()))
+
+
+def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """Yields the images below a folder; links are followed, and no folder is entered twice."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), seen)
+        elif Path(entry.name).suffix.lower() in SUFFIXES:
+            yield Path(entry.path)
+
+
+def _ordered(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Sorts names with their numbers as numbers, since a ground truth may call images by position."""
+    return dict(sorted(named, key=lambda pair: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", pair[0])]))
 
 
 def _no_training(split: str) -> NoReturn:

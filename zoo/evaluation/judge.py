@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from zoo.truth.relevance import PackedGains, PackedRelevance
+    from zoo.truth.packing import PackedGains, PackedRelevance
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ class RelevanceJudge:
         n_relevant = ideal = None
         if lists.items is not None:
             n_relevant = self.total(setting, lists.rows)
-            ideal = (torch.arange(lists.items.shape[1]) < n_relevant[:, None]).float()
-        return Judgement(relevant, ignore, relevant.float(), n_relevant, ideal)
+            # As wide as the gallery allows: a short list is no reason to expect less of it.
+            ideal = (torch.arange(max(1, int(n_relevant.max()))) < n_relevant[:, None]).double()
+        return Judgement(relevant, ignore, relevant.double(), n_relevant, ideal)
 
     def total(self, setting: str, rows: Tensor) -> Tensor:
         """See `Judge`; lists never hold the query's own image where it is left out."""

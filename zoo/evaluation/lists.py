@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from zoo.evaluation.judge import Lists
 from zoo.evaluation.rankings import RankedItem, RankedQuery
-from zoo.ops.distances import l2_distances
+from zoo.ops.distances import dot_products, l2_distances
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
@@ -36,10 +36,10 @@ def check_similarity(similarity: str) -> None:
 def from_vectors(queries: Tensor, gallery: Tensor, rows: Tensor, similarity: str) -> Iterator[Lists]:
     """Yields the scores of the whole gallery (N, D) for the queries (Q, D) at `rows`, some at a time."""
     if similarity == "cosine":
-        queries, gallery = F.normalize(queries, dim=1), F.normalize(gallery, dim=1)
+        queries, gallery = F.normalize(queries.double(), dim=1), F.normalize(gallery.double(), dim=1)
     for part in rows.split(max(1, _CELLS // max(1, len(gallery)))):
         chosen = queries[part.to(queries.device)]
-        yield Lists(part, -l2_distances(chosen, gallery) if similarity == "l2" else chosen @ gallery.T)
+        yield Lists(part, -l2_distances(chosen, gallery) if similarity == "l2" else dot_products(chosen, gallery))
 
 
 def from_predictions(
@@ -55,10 +55,13 @@ def from_predictions(
     item that is neither in the gallery nor among the `excluded`, and a gallery item that a score matrix lacks.
     """
     names = predictions.query_ids or source.query_ids
+    if len(names) != len(predictions):
+        raise ValueError(f"predictions must have a row for each of the {len(names)} queries, got {len(predictions)}")
     row_of = {name: row for row, name in enumerate(names)}
     missing = [name for name in query_ids if name not in row_of]
     if missing:
-        raise ValueError(f"predictions must cover every query, {len(missing)} are missing, '{missing[0]}' first")
+        how = "" if predictions.query_ids else "; the file names no queries: give it a string array query_ids (.npz)"
+        raise ValueError(f"predictions must cover every query, {len(missing)} are missing, '{missing[0]}' first{how}")
     if predictions.scores is not None:
         yield from _dense(predictions, [row_of[name] for name in query_ids], gallery_ids, source)
     else:
@@ -77,9 +80,14 @@ def _dense(predictions: Predictions, rows: list[int], gallery_ids: Sequence[str]
     columns = np.array([column_of[name] for name in gallery_ids])
     for part in torch.arange(len(rows)).split(max(1, _CELLS // max(1, len(columns)))):
         chosen = np.asarray(predictions.scores[[rows[query] for query in part.tolist()]])
-        # Half precision is slow on CPUs, and every metric would widen it again.
-        wide = chosen.astype(np.float32) if chosen.dtype == np.float16 else chosen
-        yield Lists(part, torch.from_numpy(np.ascontiguousarray(wide[:, columns])))
+        yield Lists(part, torch.from_numpy(np.ascontiguousarray(_sortable(chosen)[:, columns])))
+
+
+def _sortable(scores: np.ndarray) -> np.ndarray:
+    """Turns numbers into a type that torch sorts; half precision is widened, since every metric would do so again."""
+    if scores.dtype.kind == "f":
+        return scores.astype(np.float32 if scores.itemsize <= 4 else np.float64, copy=False)
+    return scores.astype(np.float64 if scores.dtype == np.uint64 else np.int64, copy=False)
 
 
 def _partial(
@@ -126,24 +134,29 @@ def top(part: Lists, benchmark: RankedBenchmark, kept: int) -> Iterator[RankedQu
     scores = part.scores.double().cpu()
     items = torch.arange(scores.shape[1]).expand_as(scores) if part.items is None else part.items
     own = judge.own[part.rows][:, None]
-    best, order = _best(scores.masked_fill((items < 0) | (items == own), -torch.inf), kept)
+    left_out = (items < 0) | (items == own)
+    order = _best(scores.masked_fill(left_out, -torch.inf), kept + int(left_out.sum(1).max()))
     totals = judge.total(setting, part.rows).tolist()
     for line, query in enumerate(part.rows.tolist()):
         ranked = []
-        for place, score in zip(order[line].tolist(), best[line].tolist(), strict=True):
-            if score == -torch.inf:
-                break
+        for place in [place for place in order[line].tolist() if not left_out[line, place]][:kept]:
             verdict, note = _verdict(judge, judgement, line, place)
-            ranked.append(RankedItem(benchmark.gallery_ids[items[line, place]], score, verdict, note))
+            name = benchmark.gallery_ids[items[line, place]]
+            ranked.append(RankedItem(name, scores[line, place].item(), verdict, note))
         name, image = benchmark.query_ids[query], benchmark.query_images[query]
         yield RankedQuery(query, name, image, benchmark.boxes[query], totals[line], ranked)
 
 
-def _best(scores: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-    """Returns the largest `kept` of each row and where they stand; of equal ones the first comes first."""
-    places = scores.topk(min(kept, scores.shape[1]), dim=1).indices.sort(dim=1).values
-    best, order = scores.gather(1, places).sort(dim=1, descending=True, stable=True)
-    return best, places.gather(1, order)
+def _best(scores: Tensor, kept: int) -> Tensor:
+    """Returns where the largest `kept` of each row stand, in order; of equal ones the first comes first."""
+    values, places = scores.topk(min(kept, scores.shape[1]), dim=1)
+    places = places.sort(dim=1).values
+    order = scores.gather(1, places).argsort(dim=1, descending=True, stable=True)
+    places = places.gather(1, order)
+    # Among items that tie with the last one, topk takes any.
+    for row in ((scores >= values[:, -1:]).sum(1) > values.shape[1]).nonzero()[:, 0]:
+        places[row] = scores[row].argsort(descending=True, stable=True)[: values.shape[1]]
+    return places
 
 
 def _verdict(judge: Judge, judgement: Judgement, line: int, place: int) -> tuple[Verdict, str | None]:

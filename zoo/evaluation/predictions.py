@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 DAMAGED = (EOFError, zipfile.BadZipFile, zlib.error)
 ID_ARRAYS = ("query_ids", "gallery_ids")
+LARGEST = sys.float_info.max
 NUMBERS_AT_ONCE = 1 << 24  # while a matrix is looked through: a memory-mapped one need not fit into memory
 
 
@@ -140,7 +142,7 @@ def _string_ids(query: str, ids: list) -> tuple[str, ...]:
 
 def _falling(query: str, scores: Mapping[str, Any]) -> list[tuple[str, float]]:
     for item, score in scores.items():
-        if type(score) not in (int, float) or score != score:
+        if type(score) not in (int, float) or score != score or (type(score) is int and abs(score) > LARGEST):
             raise ValueError(f"query {query!r}: the score of {item!r} must be a number, got {score!r}")
     return sorted(((item, float(score)) for item, score in scores.items()), key=lambda pair: -pair[1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from zoo.evaluation.source import Source, read_ids
 from zoo.truth.regroup import without_own
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from PIL import Image
     from torch.utils.data import DataLoader
@@ -53,6 +54,9 @@ class RankedBenchmark(Benchmark):
         if incomplete not in INCOMPLETE:
             raise ValueError(f"incomplete must be one of {', '.join(INCOMPLETE)}, got {incomplete!r}")
         ranked_lists.check_similarity(similarity)
+        for name, value in (("sheet_queries", sheet_queries), ("kept", kept)):
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
         self.gallery, self.incomplete, self.similarity = gallery, incomplete, similarity
         self.sheet_queries, self.kept = sheet_queries, kept
         self._extra: list[Any] = []
@@ -81,6 +85,8 @@ class RankedBenchmark(Benchmark):
     def add_metrics(self, metrics: Sequence[Any]) -> None:
         """Takes metrics beside the protocol's own; raises ValueError for one that does not judge ranked lists."""
         for metric in metrics:
+            if not metric.per_query:
+                raise ValueError(f"metrics: '{metric.label}' must keep each query's value: per_query must be true")
             if "scores" not in inspect.signature(type(metric).update).parameters:
                 raise ValueError(
                     f"metrics: '{metric.label}' does not judge ranked lists, so '{self.name}' can't use it"
@@ -128,8 +134,8 @@ class RankedBenchmark(Benchmark):
             "queries": len(self.query_ids),
             "query_ids": ids_hash(map(repr, zip(self.query_ids, self.query_images, self.boxes, strict=True))),
             "truth": self._truth_hash,
-            "metrics": [metric.label for metric in self.metrics()],
-            "query_left_out": self.leave_out_query and self.source.queries_in_gallery,
+            "metrics": sorted(metric.label for metric in self.metrics()),
+            "queries_left_out_of_gallery": int((self.judge.own >= 0).sum()),
         }
         parts |= self.fingerprint_extras()
         if list(self.settings) != [""]:
@@ -154,8 +160,9 @@ class RankedBenchmark(Benchmark):
 
     def score_predictions(self, predictions: Predictions) -> Report:
         """Returns the report on lists or scores from a file; raises ValueError where they don't cover the protocol."""
-        lists = self.prediction_lists(predictions, "judging")
-        row = Row("predictions", None, self.cells(lists, torch.device("cpu")))
+        # Closed at once if a metric fails, so that the progress bar doesn't outlive it.
+        with closing(self.prediction_lists(predictions, "judging")) as lists:
+            row = Row("predictions", None, self.cells(lists, torch.device("cpu")))
         return self.report([row], row)
 
     def rankings(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Rankings:
@@ -187,7 +194,7 @@ class RankedBenchmark(Benchmark):
             for metric in wanted
         }
 
-    def prediction_lists(self, predictions: Predictions, title: str) -> Iterable[Lists]:
+    def prediction_lists(self, predictions: Predictions, title: str) -> Iterator[Lists]:
         """Returns the file's lists in the protocol's order and positions, behind a progress bar."""
         names = self.query_ids, self.gallery_ids
         parts = ranked_lists.from_predictions(predictions, *names, self.excluded, self.source)
@@ -223,7 +230,7 @@ class RankedBenchmark(Benchmark):
         return kept
 
     def _complete(self, truth: Any, source: Source) -> Any:
-        available = set(source.query_ids) if source.data is not None and source.query_ids is not None else None
+        available = None if source.query_images is None else set(source.query_images)
         missing = truth.missing(self.gallery_ids)
         images = _images(truth)
         lost = [image for image in images if available is not None and image not in available]
@@ -270,6 +277,8 @@ def check_cut_offs(k: Sequence[int | None], whole: bool = False) -> list[int | N
 
     With `whole`, None may stand for the whole gallery.
     """
+    if isinstance(k, str) or not hasattr(k, "__iter__"):
+        raise ValueError(f"k must be a list, such as [1,5,10], got {k!r}")
     wrong = [one for one in k if not (whole and one is None) and (not isinstance(one, int) or one < 1)]
     if wrong or not k or len(set(k)) < len(k):
         rule = "different integers of at least 1" + (" or null" if whole else "")

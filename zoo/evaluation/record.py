@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
@@ -13,9 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.report import SCHEMA, Report, write_json, write_text
+from zoo.files import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL import Image
+
     from zoo.evaluation.rankings import Rankings
+
+log = logging.getLogger("zoo")
 
 PACKAGES = (
     "spatial-zoo", "torch", "torchvision", "timm", "lightning", "torchmetrics", "hydra-core",
@@ -32,6 +40,19 @@ def write_run(report: Report, rankings: Rankings | None, folder: Path, about: di
     if rankings is not None:
         write_json(folder / "rankings.json", rankings.as_json(report.fingerprint["hash"]), indent=None)
     write_json(folder / "results.json", {"schema": SCHEMA, **about, **environment(), **report.as_json()})
+
+
+def write_sheet(draw: Callable[[], Image.Image | None], folder: Path) -> Image.Image | None:
+    """Draws and writes contact_sheet.png; a picture that can't be read costs the sheet and no more."""
+    try:
+        sheet = draw()
+    except (OSError, ValueError) as error:
+        log.warning("no contact sheet: %s", error)
+        return None
+    if sheet is not None:
+        with replacing(folder / "contact_sheet.png") as file:
+            sheet.save(file, format="PNG")
+    return sheet
 
 
 def environment() -> dict[str, Any]:

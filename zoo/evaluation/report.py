@@ -135,7 +135,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Writes plain values as JSON, atomically; NaN becomes null."""
-    write_text(path, json.dumps(_without_nan(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_without_nan(content), indent=indent, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:

@@ -9,8 +9,7 @@ import torch
 
 from zoo.evaluation.collect import Collector
 from zoo.evaluation.protocol import Shard
-from zoo.evaluation.record import write_run
-from zoo.files import replacing
+from zoo.evaluation.record import write_run, write_sheet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,13 +83,10 @@ class EvaluationLoop(lightning.LightningModule):
             self.log(name, value, sync_dist=True)
 
     def _draw(self, collected: dict[str, Any], report: Report) -> None:
-        sheet = self.benchmark.sheet(collected, self.data, report)
-        if sheet is None:
-            return
-        with replacing(self.folder / "contact_sheet.png") as file:
-            sheet.save(file, format="PNG")
-        for logger in (logger for logger in self.trainer.loggers if hasattr(logger, "log_image")):
-            logger.log_image("test/ranked", [sheet])
+        sheet = write_sheet(lambda: self.benchmark.sheet(collected, self.data, report), self.folder)
+        for logger in self.trainer.loggers if sheet is not None else ():
+            if hasattr(logger, "log_image"):
+                logger.log_image("test/ranked", [sheet])
 
 
 def evaluate(

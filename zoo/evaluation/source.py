@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 class Source:
     """Names of queries and gallery items, None where nobody says; and the data module with their pictures, if any.
 
-    `queries_in_gallery` tells whether a query's image is the gallery's image of the same name.
+    `query_images` are the names of the images that can be queries, None without data; `queries_in_gallery` tells
+    whether a query's image is the gallery's image of the same name.
     """
 
     query_ids: Sequence[str] | None
     gallery_ids: Sequence[str] | None
+    query_images: Sequence[str] | None
     queries_in_gallery: bool
     data: Any = None
 
@@ -32,23 +34,31 @@ class Source:
             raise ValueError(f"benchmark '{user}' finds images by name: choose data=images, got data of type {kind}")
         data.setup("test")
         split, gallery = data.query_split, data.gallery_split
-        return cls(data.ids(split), data.ids(gallery), split == gallery, data)
+        return cls(data.ids(split), data.ids(gallery), data.ids(split), split == gallery, data)
 
     @classmethod
     def of_predictions(cls, predictions: Predictions, data: Any, user: str) -> Source:
         """Reads a file of predictions, whose own names come first, and the data beside it, if there is any."""
-        beside = cls.of_data(data, user) if data is not None else cls(None, None, True)
+        beside = cls.of_data(data, user) if data is not None else cls(None, None, None, True)
         queries, gallery = predictions.query_ids, predictions.gallery_ids
         if predictions.scores is not None and beside.data is None:
             sizes = predictions.scores.shape
             queries = queries or tuple(map(str, range(sizes[0])))
             gallery = gallery or tuple(map(str, range(sizes[1])))
-        return cls(queries or beside.query_ids, gallery or beside.gallery_ids, beside.queries_in_gallery, data)
+        names = queries or beside.query_ids, gallery or beside.gallery_ids
+        return cls(*names, beside.query_images, beside.queries_in_gallery, data)
+
+
+def input_path(argument: str, value: str) -> Path:
+    """Returns the path that an argument names, ~ expanded; raises ValueError for what is no path."""
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError(f"{argument} must be a path, got {value!r}")
+    return Path(value).expanduser()
 
 
 def read_ids(path: str) -> tuple[str, ...]:
     """Returns the names in a text file, one a line; FileNotFoundError, or ValueError for none or repeated ones."""
-    file = Path(path).expanduser()
+    file = input_path("gallery", path)
     if not file.is_file():
         raise FileNotFoundError(f"gallery must be a text file with a name a line, got {file}, which doesn't exist")
     names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())

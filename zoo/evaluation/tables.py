@@ -115,7 +115,7 @@ class Table:
 
 
 def _md(text: str) -> str:
-    return re.sub(r"([|<>])", r"\\\1", _one_line(text))
+    return re.sub(r"([\\|<>\[])", r"\\\1", _one_line(text))
 
 
 def _tex(text: str) -> str:

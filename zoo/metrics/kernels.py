@@ -14,7 +14,7 @@ from zoo.ops.compiling import compiled
 
 # Measured at 5,000 items: what costs as much as sorting the row.
 SCAN = 64  # items kept in order while the row is scanned; more would pay for random rows, not for ascending ones
-FEW = 192  # relevant items of which each is compared with the whole row
+FEW = 128  # relevant items of which each is compared with the whole row
 DIGIT = 11  # bits that one pass of the sort looks at
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.metrics.functional import average_precision
 from zoo.metrics.functional.relevance import check_convention
-from zoo.metrics.query_mean import QueryMean
+from zoo.metrics.relevance_mean import RelevanceMean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zoo.metrics.functional.relevance import Convention
 
 
-class RetrievalMAP(QueryMean):
+class RetrievalMAP(RelevanceMean):
     """Averages `functional.average_precision` over queries; mean, interval and `per_query` as in `QueryMean`.
 
     `k` cuts rankings off, None keeps them whole; `convention` "finite" or "trapezoid". Raises ValueError for settings
@@ -27,19 +27,9 @@ class RetrievalMAP(QueryMean):
         super().__init__(name if k is None else f"{name}@{k}", per_query=per_query, **kwargs)
         self.k, self.convention = k, convention
 
-    def update(
-        self,
-        scores: Tensor,
-        relevant: Tensor,
-        ignore: Tensor | None = None,
-        n_relevant: Tensor | None = None,
-        query: Tensor | None = None,
-    ) -> None:
-        """Adds queries: tensors as in `functional.average_precision`, ids `query (Q,)` int64.
-
-        Raises ValueError as that function does, and for ids that do not fit, or that `per_query` needs and are missing.
-        """
-        self.add(average_precision(scores, relevant, ignore, self.k, n_relevant, self.convention), query)
+    def measure(self, scores: Tensor, relevant: Tensor, ignore: Tensor | None, n_relevant: Tensor | None) -> Tensor:
+        """See `RelevanceMean`."""
+        return average_precision(scores, relevant, ignore, self.k, n_relevant, self.convention)
 
 
 export = RetrievalMAP

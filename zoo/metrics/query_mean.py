@@ -19,9 +19,9 @@ class QueryMean(Metric):
 
     `compute()` is the mean over the queries for which the value is defined, a float64 scalar; `half_width()` the half
     of its 95 % t-interval; the state `undefined` counts the queries left out. All come from sums (x, x², n), so that
-    uneven batches and ranks without any query give exactly the figures of one process. With `per_query` the metric
-    also keeps one id and one value per query for `per_query_values()`. `label` names the measure with the settings
-    that it depends on; no two measures share one.
+    uneven batches and ranks without any query give the figures of one process, up to the order of summation. With
+    `per_query` the metric also keeps one id and one value per query for `per_query_values()`. `label` names the measure
+    with the settings that it depends on; no two measures share one.
     """
 
     higher_is_better = True

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.metrics.functional import recall_at_k
 from zoo.metrics.functional.checks import check_cutoff
-from zoo.metrics.query_mean import QueryMean
+from zoo.metrics.relevance_mean import RelevanceMean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class RetrievalRecall(QueryMean):
+class RetrievalRecall(RelevanceMean):
     """Averages `functional.recall_at_k` over queries; mean, interval and `per_query` as in `QueryMean`.
 
     `k` is the cut-off; `any_hit` asks whether any relevant item is found, else which share of them. Raises ValueError
@@ -24,19 +24,9 @@ class RetrievalRecall(QueryMean):
         super().__init__(f"recall@{k}" if any_hit else f"recall_fraction@{k}", per_query=per_query, **kwargs)
         self.k, self.any_hit = k, any_hit
 
-    def update(
-        self,
-        scores: Tensor,
-        relevant: Tensor,
-        ignore: Tensor | None = None,
-        n_relevant: Tensor | None = None,
-        query: Tensor | None = None,
-    ) -> None:
-        """Adds queries: tensors as in `functional.recall_at_k`, ids `query (Q,)` int64.
-
-        Raises ValueError as that function does, and for ids that do not fit, or that `per_query` needs and are missing.
-        """
-        self.add(recall_at_k(scores, relevant, self.k, ignore, n_relevant, self.any_hit), query)
+    def measure(self, scores: Tensor, relevant: Tensor, ignore: Tensor | None, n_relevant: Tensor | None) -> Tensor:
+        """See `RelevanceMean`."""
+        return recall_at_k(scores, relevant, self.k, ignore, n_relevant, self.any_hit)
 
 
 export = RetrievalRecall

@@ -1,4 +1,4 @@
-"""Distances between sets of descriptors."""
+"""Distances and similarities between sets of descriptors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,24 @@ def l2_distances(queries: Tensor, gallery: Tensor) -> Tensor:
     queries = queries.double()
     distances = _by_product if queries.shape[1] > _LONG else _by_difference
     blocks = [distances(queries, rows.double()) for rows in gallery.split(_GALLERY_BLOCK)]
-    found = torch.cat(blocks, dim=1)
+    return _rounded(torch.cat(blocks, dim=1))
+
+
+def dot_products(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Returns dot products (Q, N) in float64 of `queries (Q, D)` and `gallery (N, D)` of any number type.
+
+    They are rounded to nine decimals of a query's largest one, for the reasons of `l2_distances`: what is equal on
+    paper ties, and how many queries are multiplied at a time changes nothing.
+    """
+    queries = queries.double()
+    return _rounded(torch.cat([queries @ rows.double().T for rows in gallery.split(_GALLERY_BLOCK)], dim=1))
+
+
+def _rounded(found: Tensor) -> Tensor:
     if not found.numel():
         return found
-    largest = found.amax(dim=1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
+    # In single precision the largest one, too, is the same whatever the order of summation.
+    largest = found.abs().amax(dim=1, keepdim=True).float().clamp(min=torch.finfo(torch.float32).tiny).double()
     return (found / largest).round(decimals=_DECIMALS) * largest
 
 

@@ -112,36 +112,36 @@ class PackedGains:
         self.width = width
         self._rows = _Rows(lists, width)
         values = chain.from_iterable(gains.values() for gains in lists)
-        self._gains = np.fromiter(values, np.float32, len(self._rows.items))[self._rows.order]
+        self._gains = np.fromiter(values, np.float64, len(self._rows.items))[self._rows.order]
 
     def gains(self, rows: Tensor | np.ndarray, items: Tensor | None = None) -> Tensor:
         """Looks up gains for the queries at positions `rows` (q,), 0 where nothing is listed.
 
-        Without `items`: (q, N) float32. With `items` (q, K), gallery positions where -1 is padding: (q, K) float32,
+        Without `items`: (q, N) float64. With `items` (q, K), gallery positions where -1 is padding: (q, K) float64,
         0 at padding. The result is on the device of `items`, or else of `rows`. Raises ValueError for a row or item
         that does not exist.
         """
         device = _device(rows, items)
         queries = _positions("rows", rows, len(self._rows))
         if items is None:
-            gains = np.zeros((len(queries), self.width), np.float32)
+            gains = np.zeros((len(queries), self.width), np.float64)
             local, places = self._rows.take(queries)
             gains[local, self._rows.items[places]] = self._gains[places]
         else:
             wanted = _shortlist(items, len(queries), self.width)
-            gains = np.zeros(wanted.shape, np.float32)
+            gains = np.zeros(wanted.shape, np.float64)
             found, places = self._rows.find(queries, wanted)
             gains[found] = self._gains[places]
         return torch.from_numpy(gains).to(device)
 
     def ideal(self, k: int) -> Tensor:
-        """Returns the k largest gains of each query in falling order, (Q, k) float32, filled up with 0.
+        """Returns the k largest gains of each query in falling order, (Q, k) float64, filled up with 0.
 
         Raises ValueError for k < 1.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        best = np.zeros((len(self._rows), k), np.float32)
+        best = np.zeros((len(self._rows), k), np.float64)
         local, places = self._rows.take(np.arange(len(self._rows)))
         falling = self._gains[np.lexsort((-self._gains, local))]
         column = places - self._rows.starts[local]

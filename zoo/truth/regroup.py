@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from zoo.truth.readers.files import naming
 from zoo.truth.relevance import GradedLists, RelevanceLists
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def read_labels(path: str) -> tuple[list[str], list[str]]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"labels must be a CSV file, got {file}, which doesn't exist")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
+    with naming(file), file.open(encoding="utf-8-sig", newline="") as lines:
         rows = list(csv.DictReader(lines))
     if not rows or any(not row.get("image") or not row.get("label") for row in rows):
         raise ValueError(f"labels file {file} must have the columns image and label, filled in every row")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.judge import GradedJudge, Judge
 from zoo.evaluation.ranked import RankedBenchmark, check_cut_offs
+from zoo.evaluation.source import input_path
 from zoo.metrics.ndcg import RetrievalNDCG
 from zoo.truth import read_graded
 
@@ -36,7 +36,11 @@ class Graded(RankedBenchmark):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.ground_truth, self.gain, self.leave_out_query = Path(ground_truth).expanduser(), gain, leave_out_query
+        self.ground_truth, self.gain, self.leave_out_query = (
+            input_path("ground_truth", ground_truth),
+            gain,
+            leave_out_query,
+        )
         self.k = check_cut_offs(k, whole=True)
         self.metrics()  # refuses a gain that doesn't exist before anything is read
 

@@ -45,6 +45,8 @@ class Instances(RankedBenchmark):
 
     def read(self, source: Source) -> RelevanceLists:
         """Returns for each image the others of its label; raises ValueError where nobody states labels."""
+        if not source.queries_in_gallery:
+            raise ValueError(f"benchmark '{self.name}' asks with every image of the gallery: leave out data.queries")
         if self.labels is not None:
             return from_labels(*read_labels(self.labels))
         if not hasattr(source.data, "labels"):

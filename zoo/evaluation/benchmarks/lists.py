@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.ranked import RankedBenchmark, check_cut_offs
+from zoo.evaluation.source import input_path
 from zoo.metrics.map import RetrievalMAP
 from zoo.metrics.recall import RetrievalRecall
 from zoo.truth import read_gnd
@@ -37,7 +37,7 @@ class RelevanceListsBenchmark(RankedBenchmark):
     ) -> None:
         super().__init__(**shared)
         self.ground_truth, self.k, self.leave_out_query = (
-            Path(ground_truth).expanduser(),
+            input_path("ground_truth", ground_truth),
             check_cut_offs(k),
             leave_out_query,
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.evaluation.judge import Setting
 from zoo.evaluation.ranked import RankedBenchmark, check_cut_offs
+from zoo.evaluation.source import input_path
 from zoo.metrics.map import RetrievalMAP
 from zoo.metrics.recall import RetrievalRecall
 from zoo.truth import read_msls
@@ -39,7 +39,7 @@ class Msls(RankedBenchmark):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.root, self.cities, self.radius, self.k = Path(root).expanduser(), cities, radius, check_cut_offs(k)
+        self.root, self.cities, self.radius, self.k = input_path("root", root), cities, radius, check_cut_offs(k)
 
     def metrics(self) -> list[Any]:
         """Returns mAP@k and Recall@k."""

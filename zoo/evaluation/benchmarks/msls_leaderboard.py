@@ -6,7 +6,10 @@ from zoo.evaluation.benchmarks.msls import Msls
 
 
 class MslsLeaderboard(Msls):
-    """As `Msls` with the centre frames alone as queries (740 of the validation cities)."""
+    """As `Msls`, with those queries and database images alone that `subtask_index.csv` marks for all subtasks.
+
+    In the validation cities these are reported to be 740 queries with positives, and 18,871 database images.
+    """
 
     name, title = "msls_leaderboard", "MSLS, leaderboard queries"
     leaderboard = True

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.ranked import RankedBenchmark
+from zoo.evaluation.source import input_path
 from zoo.metrics.map import RetrievalMAP
 from zoo.truth import read_gnd
 from zoo.truth.regroup import merged
@@ -26,7 +26,7 @@ class Oxford(RankedBenchmark):
 
     def __init__(self, *, ground_truth: str, **shared: Any) -> None:
         super().__init__(**shared)
-        self.ground_truth = Path(ground_truth).expanduser()
+        self.ground_truth = input_path("ground_truth", ground_truth)
 
     def metrics(self) -> list[Any]:
         """Returns the mean average precision of the original evaluation program."""

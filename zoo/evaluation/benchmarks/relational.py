@@ -99,7 +99,8 @@ class Relational(Benchmark):
             "queries": min(self.queries, len(ids)),
             "query_ids": ids_hash(ids[: self.queries]),
             "truth": graphs.fingerprint[:16],
-            "metrics": [_label(column) for column in self.columns],
+            "metrics": sorted(_label(column) for column in self.columns),
+            "distance": "L2, query left out, average ranks",
         }
         return hashed(parts)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.judge import Setting
 from zoo.evaluation.ranked import RankedBenchmark, check_cut_offs
+from zoo.evaluation.source import input_path
 from zoo.metrics.map import RetrievalMAP
 from zoo.metrics.precision import RetrievalPrecision
 from zoo.truth import read_gnd
@@ -46,7 +46,7 @@ class Revisited(RankedBenchmark):
         unknown = [name for name in settings if name not in SETTINGS]
         if unknown or not settings:
             raise ValueError(f"settings must be among {', '.join(SETTINGS)}, got {list(settings)}")
-        self.ground_truth, self.k = Path(ground_truth).expanduser(), check_cut_offs(k)
+        self.ground_truth, self.k = input_path("ground_truth", ground_truth), check_cut_offs(k)
         self.settings = {name: SETTINGS[name] for name in settings}
         self.shown_setting = "medium" if "medium" in settings else settings[0]
 

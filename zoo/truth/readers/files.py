@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Puts `path` in front of the message of any ValueError raised inside."""
+    """Puts `path` in front of the message of any ValueError raised inside, a malformed CSV's too."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

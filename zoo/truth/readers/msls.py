@@ -31,9 +31,7 @@ class _Side:
     panoramas: list[str]
 
 
-def read_msls(
-    root: Path, cities: Sequence[str], radius: float = 25.0, panoramas: bool = False, leaderboard: bool = False
-) -> RelevanceLists:
+def read_msls(root: Path, cities: Sequence[str], *, radius: float, leaderboard: bool) -> RelevanceLists:
     """Finds the positives of each query: database images of its city within `radius` metres, the radius included.
 
     The distance is between (easting, northing) of `postprocessed.csv`; the heading is ignored. Reads the tree
@@ -59,7 +57,7 @@ def read_msls(
     queries, positives, gallery, excluded, total = [], [], [], [], 0
     for city in cities:
         folder = _city_folder(root, city)
-        asked, database = (_side(folder / side, panoramas, leaderboard) for side in ("query", "database"))
+        asked, database = (_side(folder / side, leaderboard) for side in ("query", "database"))
         near = cKDTree(database.places).query_ball_point(asked.places, radius + ROUNDING, return_sorted=True)
         for key, items in zip(asked.keys, near, strict=True):
             if items:
@@ -91,21 +89,22 @@ def _city_folder(root: Path, city: str) -> Path:
     raise ValueError(f"cities must be folders of {root}/train_val or {root}/test, got {city!r}; found {found}")
 
 
-def _side(folder: Path, panoramas: bool, leaderboard: bool) -> _Side:
+def _side(folder: Path, leaderboard: bool) -> _Side:
     """Reads one folder's tables and takes out what the protocol leaves out, in the order of `postprocessed.csv`."""
     table = _columns(folder / "postprocessed.csv", ("key", "easting", "northing"))
     keys = table["key"]
     keep = np.ones(len(keys), bool)
-    found: list[str] = []
     if leaderboard:
         keep &= _flags(folder / "subtask_index.csv", "all", keys)
-    if not panoramas:
-        spherical = _flags(folder / "raw.csv", "pano", keys)
-        found = [keys[place] for place in np.flatnonzero(spherical)]
-        keep &= ~spherical
+    spherical = _flags(folder / "raw.csv", "pano", keys)
+    keep &= ~spherical
     with naming(folder / "postprocessed.csv"):
         places = np.column_stack([_metres(name, table[name]) for name in ("easting", "northing")])
-    return _Side([keys[place] for place in np.flatnonzero(keep)], places[keep], found)
+    return _Side(
+        [keys[place] for place in np.flatnonzero(keep)],
+        places[keep],
+        [keys[place] for place in np.flatnonzero(spherical)],
+    )
 
 
 def _columns(file: Path, names: Sequence[str]) -> dict[str, list[str]]:

@@ -74,12 +74,26 @@ class _PlainType:
         return np.char.decode(array, "latin1") if dtype.kind == "S" else array
 
 
+class _StandIn:
+    """A function that a pickle may call and that it can't change."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("a change of a function")
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Finds a fixed table of stand-ins, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         home = NEW_MODULES.get(module, OLD_MODULES.get(module, module))
-        # Bound methods rather than functions or classes: a pickle can't set attributes on them.
         known: dict[tuple[str, str], Callable | str] = {
             ("builtins", "set"): set,
             ("builtins", "frozenset"): frozenset,
@@ -93,7 +107,8 @@ class _PlainUnpickler(pickle.Unpickler):
         }
         if (home, name) not in known:
             raise Refused(f"{module}.{name}")
-        return known[home, name]
+        found = known[home, name]
+        return _StandIn(found) if hasattr(found, "__func__") else found
 
     def _no_bytes(self) -> bytes:
         return b""  # how protocols 0 to 2 write it; other bytes go through _codecs.encode

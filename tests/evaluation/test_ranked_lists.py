@@ -1,0 +1,87 @@
+"""Ranked lists from files and from vectors: kept items, ties, number types, short lists, shares of ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ranked_runs import NAMES, QUERIES, dense, judged, order, random_scores, values, write_json
+
+import zoo
+from zoo.evaluation.lists import from_vectors
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.protocol import Shard
+from zoo.evaluation.source import Source
+
+
+def test_scores_of_vectors_are_the_similarities():
+    queries, gallery = torch.randn(5, 7), torch.randn(9, 7)
+    wanted = {
+        "cosine": torch.cosine_similarity(queries[:, None], gallery[None], dim=2),
+        "dot": queries @ gallery.T,
+        "l2": -torch.cdist(queries, gallery),
+    }
+    for similarity, scores in wanted.items():
+        parts = list(from_vectors(queries, gallery, torch.tensor([1, 4]), similarity))
+        assert torch.cat([part.rows for part in parts]).tolist() == [1, 4]
+        assert torch.allclose(torch.cat([part.scores for part in parts]).float(), scores[[1, 4]], atol=1e-5)
+
+
+def test_ndcg_of_lists_shorter_than_what_is_relevant_expects_it_all(tmp_path):
+    truth = {"qa": list(NAMES[:5]), "qb": ["i06"]}
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    path, names = write_json(tmp_path / "gnd.json", truth), str(tmp_path / "names.txt")
+    benchmark = zoo.create("benchmark", "lists", ground_truth=path, gallery=names)
+    benchmark.add_metrics([zoo.create("metrics", "ndcg", k=20)])
+    discount = 1 / np.log2(np.arange(2, 7))
+    for ranked in ((("i00", "i01"), ("i06",)), (("i00", "i01"), ("i06", *NAMES[10:20])), ((), ())):
+        report = judged(benchmark, Predictions(("qa", "qb"), None, ranked=ranked))
+        found = len(ranked[0])
+        assert values(report, "ndcg@20") == pytest.approx([discount[:found].sum() / discount.sum(), float(found > 0)])
+
+
+def test_kept_lists_break_ties_as_the_metrics_do(tmp_path):
+    path = write_json(tmp_path / "gnd.json", {"qa": ["i00"], "qb": ["i01"], "qc": ["i29"]})
+    scores = np.random.default_rng(0).integers(0, 3, (3, 30)).astype(float)
+    scores[1, :25] = -np.inf  # is a score as any other
+    benchmark = zoo.create("benchmark", "lists", ground_truth=path, kept=7)
+    judged(benchmark, dense(scores))
+    queries = benchmark.rankings_of(benchmark.prediction_lists(dense(scores), ""), "predictions").queries
+    for row, query in zip(scores, queries, strict=True):
+        assert [item.id for item in query.ranked] == order(row)[:7]
+
+
+def test_matrices_without_names_must_have_a_row_for_each_query(tmp_path):
+    path = write_json(tmp_path / "gnd.json", {"qa": ["i00"], "qb": ["i01"], "qc": ["i29"]})
+    benchmark = zoo.create("benchmark", "lists", ground_truth=path)
+    unnamed = Predictions(None, NAMES, scores=random_scores())
+    with pytest.raises(ValueError, match="the file names no queries"):
+        judged(benchmark, unnamed)
+    benchmark.open_source(Source(QUERIES, NAMES, None, True))
+    with pytest.raises(ValueError, match="a row for each of the 3 queries, got 2"):
+        benchmark.score_predictions(Predictions(None, NAMES, scores=random_scores()[:2]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble, np.uint16, np.uint64, np.int8, ">f4", ">i8"])
+def test_scores_of_any_number_type_rank_alike(tmp_path, dtype):
+    path = write_json(tmp_path / "gnd.json", {"qa": ["i00"], "qb": ["i01"], "qc": ["i29"]})
+    scores = np.random.default_rng(0).permuted(np.tile(np.arange(30), (3, 1)), axis=1)
+    benchmark = zoo.create("benchmark", "lists", ground_truth=path)
+    assert values(judged(benchmark, dense(scores.astype(dtype))), "map") == values(
+        judged(benchmark, dense(scores)), "map"
+    )
+
+
+def test_scores_do_not_depend_on_how_many_queries_are_multiplied_at_a_time():
+    queries, gallery = torch.randn(40, 300), torch.randn(200, 300)
+    gallery[100:] = gallery[:100].flip(0)  # duplicates must tie
+    for similarity in ("cosine", "dot", "l2"):
+        whole = next(iter(from_vectors(queries, gallery, torch.arange(40), similarity))).scores
+        shares = [next(iter(from_vectors(queries, gallery, rows, similarity))) for rows in torch.arange(40).split(7)]
+        assert torch.equal(torch.cat([share.scores for share in shares]), whole)
+        assert torch.equal(whole[:, 100:].flip(1), whole[:, :100])
+
+
+def test_more_ranks_than_queries_leave_some_without_work():
+    rows = [Shard(rank, 5).rows(3).tolist() for rank in range(5)]
+    assert rows == [[0], [1], [2], [], []]
