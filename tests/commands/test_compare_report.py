@@ -67,8 +67,8 @@ def test_names_metrics_and_rows_are_chosen(zoo, runs):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "zoo: compare: name at least one run, before --metric. `zoo compare --help` shows examples"),
-        (["--metric", "map", "a"], "zoo: compare: name at least one run, before --metric."),
+        ([], "zoo: compare: name at least one run, before the options. `zoo compare --help` shows examples"),
+        (["--metric", "map", "a"], "zoo: compare: name at least one run, before the options."),
         (["a", "--metrc", "map"], "unrecognized arguments: --metrc map. Did you mean '--metric'?"),
         (["a", "--format", "html"], "invalid choice: 'html'"),
         (["a", "--metric", "mapp"], "run 'first' has no metric 'mapp'; it has map, mp@5. Did you mean 'map'?"),
@@ -186,7 +186,7 @@ def test_a_report_without_ranked_lists_says_so(zoo, runs, tmp_path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "zoo: report: name at least one run. `zoo report --help` shows examples"),
+        ([], "zoo: report: name at least one run, before the options. `zoo report --help` shows examples"),
         (["a", "--queries", "0"], "argument --queries: must be a whole number of at least 1, got '0'"),
         (["a", "--top", "ten"], "argument --top: must be a whole number of at least 1, got 'ten'"),
         (["a", "--metric", "mapp"], "Did you mean 'map'?"),
