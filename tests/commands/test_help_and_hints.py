@@ -12,6 +12,7 @@ LIGHT_COMMANDS = [
     "--version",
     "list",
     "list model",
+    "info oxford",
     "completion bash",
     "train --help",
     "train --cfg job",
@@ -26,7 +27,7 @@ LIGHT_COMMANDS = [
 def test_help_shows_every_verb(command):
     shown = command("zoo", "--help").stdout
     assert shown == command("zoo").stdout
-    for verb in ("train", "eval", "score", "compare", "report", "list", "completion"):
+    for verb in ("train", "eval", "score", "compare", "report", "info", "list", "completion"):
         assert f"\n  {verb} " in shown
 
 
@@ -80,7 +81,7 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
     [
         (
             "tran",
-            "verbs are train, eval, score, compare, report, list, completion. Did you mean 'train'?",
+            "verbs are train, eval, score, compare, report, info, list, completion. Did you mean 'train'?",
         ),
         (
             "list modle",
@@ -142,3 +143,40 @@ def test_a_reader_that_leaves_early_is_no_error(line):
     done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_info_shows_every_key_with_default_and_meaning(command):
+    shown = command("zoo", "info", "oxford").stdout
+    assert shown.startswith("benchmark oxford  [spatial-zoo ")
+    assert "  benchmark.incomplete: refuse  # listed images that the gallery lacks: refuse | restrict" in shown
+    assert "  metrics.ndcg.k: " in command("zoo-info", "metrics", "ndcg").stdout
+    for words, message in (
+        (["oxfrod"], "nothing is called 'oxfrod'. Did you mean 'oxford'?"),
+        (["benchmark", "list"], "unknown benchmark 'list'"),
+        (["bench", "lists"], "unknown kind 'bench'"),
+        (["a", "b", "c"], "name one thing"),
+    ):
+        assert message in command("zoo", "info", *words, code=2).stderr
+
+
+def test_a_value_that_needs_quotes_is_shown_with_them(command):
+    done = command("zoo", "score", "predictions=a b, c=d.npz", code=2)
+    assert """quoted twice: 'predictions="a b, c=d.npz"'""" in done.stderr
+
+
+def test_a_refused_run_leaves_no_folder(command, tmp_path):
+    command("zoo", "score", "predictions=x.npz", "benchmark=revisited", code=2)
+    command("zoo", "eval", "benchmark=instances", "data=images", "data.root=nowhere", code=2)
+    assert not list(tmp_path.rglob(".hydra"))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "mine.txt").touch()
+    command("zoo", "score", "predictions=x.npz", "hydra.run.dir=kept", code=2)
+    assert (tmp_path / "kept" / "mine.txt").is_file()
+
+
+def test_a_folder_that_can_not_be_made_ends_in_one_line(command, tmp_path):
+    (tmp_path / "file").touch()
+    for words in (["hydra.run.dir=file/run"], ["paths.run_dir=file/run"]):
+        done = command("zoo", "score", "predictions=x.npz", "benchmark=oxford", *words, code=2)
+        assert "the run's folder can't be made" in done.stderr
+        assert "Traceback" not in done.stderr

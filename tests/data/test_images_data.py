@@ -10,6 +10,7 @@ from PIL import Image
 
 import zoo
 from zoo.data._loading import UnrepeatedSampler
+from zoo.files import BadFile
 
 
 def write(path, colour, size=(40, 30)):
@@ -41,12 +42,15 @@ def test_names_are_stems_in_order_and_batches_follow(root):
     assert torch.equal(means, torch.eye(3).flip(0))
 
 
-def test_names_are_paths_where_stems_repeat(tmp_path):
+def test_names_are_paths_or_stems(tmp_path):
     for folder in ("cat", "dog"):
         write(tmp_path / folder / "1.jpg", (0, 0, 0))
     data = images(tmp_path)
     assert data.ids("gallery") == ["cat/1", "dog/1"]
     assert data.labels("gallery") == ["cat", "dog"]
+    assert images(tmp_path / "dog", names="stem").ids("gallery") == ["1"]
+    with pytest.raises(ValueError, match=r"data\.names=stem calls both .*cat/1\.jpg and .*dog/1\.jpg '1'"):
+        images(tmp_path, names="stem")
 
 
 def test_several_folders_and_queries_of_their_own(root, tmp_path):
@@ -94,6 +98,7 @@ def test_ranks_share_a_selection(root):
         ({"root": "/nowhere"}, FileNotFoundError, r"root must be a folder of images, got /nowhere"),
         ({"queries": "/nowhere"}, FileNotFoundError, r"set data\.queries"),
         ({"root": []}, ValueError, "root must name at least one folder"),
+        ({"names": "key"}, ValueError, "names must be one of path, stem, got 'key'"),
         ({"image_size": 0}, ValueError, "image_size must be an integer of at least 1, got 0"),
     ],
 )
@@ -117,7 +122,7 @@ def test_empty_flat_damaged_and_unknown(root, tmp_path):
     with pytest.raises(ValueError, match=r"b1\.png can't be read"):
         list(data.loader("gallery"))
     write(root / "b0.jpg", (0, 0, 0))
-    with pytest.raises(ValueError, match="must differ in their path without suffix, 1 don't"):
+    with pytest.raises(ValueError, match=r"data\.names=path calls both .*b0\.jpg and .*b0\.png 'b0'"):
         images(root)
 
 
@@ -127,4 +132,37 @@ def test_numbers_in_names_are_sorted_as_numbers_and_links_are_followed_once(tmp_
     (tmp_path / "g" / "again").symlink_to(tmp_path / "g")
     write(tmp_path / "elsewhere" / "r.png", (0, 0, 0))
     (tmp_path / "g" / "more").symlink_to(tmp_path / "elsewhere")
-    assert images(tmp_path / "g").ids("gallery") == ["q1", "q2", "q10", "r"]
+    assert images(tmp_path / "g").ids("gallery") == ["more/r", "q1", "q2", "q10"]
+
+
+def mean_of(path, **changed):
+    return images(path.parent, **changed).picture("gallery", 0).mean((0, 1)).tolist()
+
+
+def test_sixteen_bits_become_eight_and_other_ranges_are_refused(tmp_path):
+    gradient = np.linspace(0, 65535, 256 * 20).astype(np.uint16).reshape(20, 256)
+    (tmp_path / "wide").mkdir()
+    Image.fromarray(gradient).save(tmp_path / "wide" / "a.png")
+    assert mean_of(tmp_path / "wide" / "a.png") == pytest.approx([127.5] * 3, abs=1)
+    for name, values in (("float", gradient.astype(np.float32)), ("large", gradient.astype(np.int32) * 100)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(values).save(tmp_path / name / "a.tiff")
+        with pytest.raises(BadFile, match="convert it to 8 bits"):
+            mean_of(tmp_path / name / "a.tiff")
+
+
+def test_pictures_are_turned_upright_on_demand_and_hidden_files_left_out(tmp_path):
+    picture = Image.new("RGB", (40, 20), (255, 255, 255))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "._a.jpg").write_bytes(b"what macOS leaves beside a picture")
+    assert images(tmp_path).picture("gallery", 0).shape == (40, 20, 3)
+    assert images(tmp_path, upright=False).picture("gallery", 0).shape == (20, 40, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "RGBA"])
+def test_every_usual_mode_is_read(tmp_path, mode):
+    suffix = "jpg" if mode == "CMYK" else "png"
+    Image.new("L", (8, 8), 255).convert("RGB").convert(mode).save(tmp_path / f"a.{suffix}")
+    assert mean_of(tmp_path / f"a.{suffix}") == pytest.approx([255] * 3, abs=1)

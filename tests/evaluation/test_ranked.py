@@ -244,7 +244,7 @@ def test_predictions_must_cover_the_protocol(tmp_path):
         return zoo.create("benchmark", "lists", ground_truth=path, **changed)
 
     scores = random_scores()
-    with pytest.raises(ValueError, match=r"1 listed images are not in the gallery, 'i29' for one; .*restrict"):
+    with pytest.raises(ValueError, match=r"1 listed images, 'i29' for one, are not in the gallery.*'i00'.*restrict"):
         judged(lists(), dense(scores[:, :29], names=NAMES[:29]))
     report = judged(lists(incomplete="restrict"), dense(scores[:, :29], names=NAMES[:29]))
     assert np.isnan(values(report, "map")[2])

@@ -55,7 +55,7 @@ def test_matrices_without_names_must_have_a_row_for_each_query(tmp_path):
     path = write_json(tmp_path / "gnd.json", {"qa": ["i00"], "qb": ["i01"], "qc": ["i29"]})
     benchmark = zoo.create("benchmark", "lists", ground_truth=path)
     unnamed = Predictions(None, NAMES, scores=random_scores())
-    with pytest.raises(ValueError, match="the file names no queries"):
+    with pytest.raises(ValueError, match="names neither queries nor items"):
         judged(benchmark, unnamed)
     benchmark.open_source(Source(QUERIES, NAMES, None, True))
     with pytest.raises(ValueError, match="a row for each of the 3 queries, got 2"):

@@ -64,7 +64,7 @@ def run(folder, data, benchmark, devices=1):
 
 
 def folder_data(root, **changed):
-    return zoo.create("data", "images", root=str(root), image_size=12, batch_size=4, **changed)
+    return zoo.create("data", "images", root=str(root), names="stem", image_size=12, batch_size=4, **changed)
 
 
 def mean_colours(paths):

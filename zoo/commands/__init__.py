@@ -21,6 +21,7 @@ VERBS = {
     "score": "judge a file of ranked lists or scores by a benchmark",
     "compare": "put runs of one protocol into a table, with p-values",
     "report": "write runs and their ranked results as one HTML page",
+    "info": "show what can be set about a name, with defaults and meaning",
     "list": "show every registered name, where it comes from and what it is",
     "completion": 'print the shell completion: eval "$(zoo completion bash)"',
 }
@@ -34,6 +35,7 @@ usage: zoo VERB [overrides]
 
 Each verb explains itself:   zoo train --help
 A first run:                 zoo train experiment=demo
+What can be set about a name: zoo info oxford
 Another hyper-parameter:     zoo train model=two_stage_rn model.aggregation=avg
 Several runs:                zoo train -m model.aggregation=max,avg
 What will run, without running it:  zoo train experiment=demo --cfg job

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import config
 from zoo.commands import until_reader_leaves
 from zoo.commands._hints import explain
+from zoo.files import BadFile
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
@@ -39,11 +42,13 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         try:
             with config.isolated_job():
                 return task(cfg)
-        except UsageError as error:  # before Hydra sees it and announces a failed job
+        except (UsageError, BadFile) as error:  # before Hydra sees it and announces a failed job
+            _forget_folder()
             _stop(str(error))
         except FileNotFoundError as error:
             if error.errno is not None:  # the system's own, not one that explains itself
                 raise
+            _forget_folder()
             _stop(str(error))
 
     try:
@@ -55,6 +60,10 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         if started:
             raise
         _stop(explain(error, config_name, sys.argv[1:]))
+    except OSError as error:  # Hydra makes the run's folder
+        if started:
+            raise
+        _stop(f"the run's folder can't be made: {error}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -64,6 +73,17 @@ def _flags_first(arguments: list[str]) -> list[str]:
     """Moves --multirun to the front: Hydra's parser refuses overrides on both sides of a flag."""
     flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return flags[:1] + [argument for argument in arguments if argument not in flags]
+
+
+def _forget_folder() -> None:
+    """Removes the folder that Hydra made for the run, if nothing but Hydra's own files lies in it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    own = {".hydra", f"{hydra_config.job.name}.log"}
+    if folder.is_dir() and folder.resolve() != Path.cwd() and {path.name for path in folder.iterdir()} <= own:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _stop(message: str) -> None:

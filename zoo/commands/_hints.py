@@ -19,7 +19,9 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
     message = ": ".join(dict.fromkeys(line for line in lines if line))
     if isinstance(error, OverrideParseException):
         why = next(line for line in str(error).splitlines() if not line.startswith("Error parsing"))
-        return f"'{error.override}' is no valid override, which is key=value: {why}"
+        key, equals, value = error.override.partition("=")
+        quoted = f"; a value with spaces, commas or = is quoted twice: '{key}=\"{value}\"'" if equals else ""
+        return f"'{error.override}' is no valid override, which is key=value: {why}{quoted}"
     for override in _overrides(arguments):
         if override.is_sweep_override() and not {"-m", "--multirun"} & set(arguments):
             return (

@@ -157,6 +157,16 @@ def usage_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
+def made_folder(cfg: DictConfig) -> Path:
+    """Returns the run's folder, which exists from now on."""
+    run_dir = Path(cfg.paths.run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"paths.run_dir: the run's folder can't be made: {error}") from error
+    return run_dir
+
+
 def log_notes(benchmark: Any) -> None:
     """Says what of the ground truth was left out, if anything."""
     for note in getattr(benchmark, "notes", ()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING
 
 from zoo.commands import _app
@@ -25,11 +25,13 @@ def evaluate(cfg: DictConfig) -> float | None:
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
     trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
-    run_dir = Path(cfg.paths.run_dir)
+    run_dir = _setup.made_folder(cfg)
     data = _setup.build(cfg.data)
     benchmark = _setup.opened_benchmark(cfg, data)
     try:
         metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, source))
+    except SystemExit:  # how Lightning ends on Ctrl-C
+        sys.exit(130 if trainer.interrupted else 1)
     finally:
         training.finish_loggers(trainer)
     if trainer.is_global_zero:

@@ -10,6 +10,8 @@ from zoo.commands import _app
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+UNNAMED = "predictions"  # the run_name of conf/score.yaml
+
 
 def main() -> None:
     """Runs the command."""
@@ -31,6 +33,7 @@ def score(cfg: DictConfig) -> float:
         raise UsageError("predictions must name the file to judge: zoo score predictions=FILE …; see zoo score --help")
     data = _setup.build(cfg.data) if cfg.get("data") else None
     benchmark = _setup.benchmark(cfg)
+    run_dir = _setup.made_folder(cfg)
     if not hasattr(benchmark, "score_predictions"):
         raise UsageError(f"benchmark '{cfg.benchmark.name}' judges descriptors, not ranked lists: use zoo eval")
     with _setup.usage_errors():
@@ -38,10 +41,8 @@ def score(cfg: DictConfig) -> float:
         benchmark.open_source(Source.of_predictions(predictions, data, cfg.benchmark.name))
         report = benchmark.score_predictions(predictions)
     _setup.log_notes(benchmark)
-    run_dir = Path(cfg.paths.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
     rankings = benchmark.rankings_of(benchmark.prediction_lists(predictions, "ranked lists"), "predictions")
-    write_run(report, rankings, run_dir, {"run_name": cfg.run_name, "model": _about(cfg), **_setup.about_protocol(cfg)})
+    write_run(report, rankings, run_dir, {**_about(cfg), **_setup.about_protocol(cfg)})
     write_sheet(lambda: ranking_sheet(rankings, data, benchmark.sheet_queries), run_dir)
     _setup.log.info("written: %s", run_dir)
     return report.own.cells[next(iter(report.own.cells))].mean
@@ -53,7 +54,11 @@ def _about(cfg: DictConfig) -> dict[str, Any]:
     path = Path(cfg.predictions).expanduser().resolve()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return {"predictions": str(path), "array": cfg.array, "predictions_hash": digest}
+    name = cfg.run_name if cfg.run_name != UNNAMED else cfg.array or path.stem
+    return {
+        "run_name": name,
+        "model": {"predictions": str(path), "array": cfg.array, "predictions_hash": digest},
+    }
 
 
 if __name__ == "__main__":

@@ -7,20 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from zoo.files import BadFile
 from zoo.types import Batch
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".gif", ".tif", ".tiff")
 Box = Sequence[float]
 
 
 class ImageFiles(Dataset):
-    """Batches of image files, decoded, cut to their boxes (x0, y0, x1, y1 px) and resized when asked for."""
+    """Batches of image files, decoded, cut to their boxes (x0, y0, x1, y1 px) and resized when asked for.
 
-    def __init__(self, paths: Sequence[Path], image_size: int, boxes: Sequence[Box | None] | None = None) -> None:
-        self.paths, self.boxes = paths, boxes or [None] * len(paths)
+    `upright` turns pictures as their EXIF orientation says, before they are cut.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], image_size: int, upright: bool, boxes: Sequence[Box | None] | None = None
+    ) -> None:
+        self.paths, self.upright, self.boxes = paths, upright, boxes or [None] * len(paths)
         self._size = (image_size, image_size)
 
     def __len__(self) -> int:
@@ -28,27 +34,43 @@ class ImageFiles(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         # Pillow's BILINEAR widens its filter when it shrinks, which is what "antialiased" means elsewhere.
-        pictures = [open_picture(self.paths[index], self.boxes[index]) for index in indices]
+        pictures = [open_picture(self.paths[index], self.upright, self.boxes[index]) for index in indices]
         images = [picture.resize(self._size, Image.Resampling.BILINEAR) for picture in pictures]
         stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
         return Batch(index=torch.as_tensor(indices), images=stacked.movedim(3, 1).contiguous().float().div_(255))
 
 
-def open_picture(path: Path, box: Box | None = None) -> Image.Image:
-    """Returns an image file as RGB, cut to `box`; raises ValueError if it can't be read or the box leaves nothing."""
+def open_picture(path: Path, upright: bool, box: Box | None = None) -> Image.Image:
+    """Returns an image file as RGB (its first frame), cut to `box`; 16 bits a channel become 8.
+
+    Raises BadFile if it can't be read, holds floating-point numbers, or the box leaves nothing.
+    """
     try:
         with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"image {path} can't be read ({error}); fetch it again or remove it") from error
+            turned = ImageOps.exif_transpose(image) if upright else image
+            picture = _eight_bits(turned, path).convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise BadFile(f"image {path} can't be read ({error}); fetch it again or remove it") from error
     return picture if box is None else cut(picture, box, path)
 
 
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    # Pillow's own conversion would cut everything above 255 off.
+    if image.mode == "F":
+        raise BadFile(f"image {path} holds floating-point numbers, whose range nothing states; convert it to 8 bits")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise BadFile(f"image {path} holds values from {values.min()} to {values.max()}; convert it to 8 bits")
+    return Image.fromarray((values // 257).astype(np.uint8))
+
+
 def cut(picture: Image.Image, box: Box, name: str | Path) -> Image.Image:
-    """Returns the part of a picture in a box (x0, y0, x1, y1 px); raises ValueError if they don't overlap."""
+    """Returns the part of a picture in a box (x0, y0, x1, y1 px); raises BadFile if they don't overlap."""
     # Published boxes have fractions, and some reach a little beyond the image.
     left, top = (max(0, round(value)) for value in box[:2])
     right, bottom = min(picture.width, round(box[2])), min(picture.height, round(box[3]))
     if right <= left or bottom <= top:
-        raise ValueError(f"box must overlap the image {name} of {picture.width} × {picture.height} px, got {list(box)}")
+        raise BadFile(f"box must overlap the image {name} of {picture.width} × {picture.height} px, got {list(box)}")
     return picture.crop((left, top, right, bottom))

@@ -104,14 +104,14 @@ class Clevr(SplitDataModule):
 
     def picture(self, split: str, position: int) -> np.ndarray:
         """Returns one image at its own size as (H, W, 3) uint8 RGB."""
-        return np.array(open_picture(self.dataset(split).paths[position]))
+        return np.array(open_picture(self.dataset(split).paths[position], upright=False))
 
     def dataset(self, split: str) -> ImageFiles:
         """Returns the dataset of a split; raises ValueError for another name, RuntimeError before `setup`."""
         self.check_split(split)
         if not self._paths:
             raise RuntimeError(f"split {split!r} is not open: call setup() first")
-        return ImageFiles(self._paths, self.image_size)
+        return ImageFiles(self._paths, self.image_size, upright=False)
 
 
 def _images(root: Path) -> dict[str, Path]:

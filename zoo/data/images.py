@@ -14,14 +14,17 @@ from torch.utils.data import DataLoader
 from zoo.data._loading import SplitDataModule, UnrepeatedSampler, check_integer
 from zoo.data._pictures import SUFFIXES, Box, ImageFiles, open_picture
 
+NAMES = ("path", "stem")
+
 
 class Images(SplitDataModule):
     """Image files below one or several folders, for evaluation: split gallery, and query where queries lie elsewhere.
 
-    `root` is a folder or a list of folders, searched recursively; `queries` likewise, null where the queries are images
-    of the gallery. An image is called by its file name without suffix, or where two would be called the same, by its
-    path below its folder without suffix. `image_size` is the side in pixels to which images are resized, regardless of
-    their aspect. Raises ValueError for a value outside its range.
+    `root` is a folder or a list of folders, searched recursively, hidden files left out; `queries` likewise, null where
+    the queries are images of the gallery. `names` says what an image is called: "path", its path below its folder
+    without suffix, or "stem", its file name without suffix. `upright` turns images as their EXIF orientation says;
+    boxes refer to what that gives. `image_size` is the side in pixels to which images are resized, regardless of their
+    aspect. Raises ValueError for a value outside its range.
     """
 
     gallery_split = "gallery"
@@ -31,13 +34,17 @@ class Images(SplitDataModule):
         *,
         root: str | Sequence[str],
         queries: str | Sequence[str] | None,
+        names: str,
+        upright: bool,
         image_size: int,
         batch_size: int,
         num_workers: int,
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         check_integer("image_size", image_size, 1)
-        self.image_size = image_size
+        if names not in NAMES:
+            raise ValueError(f"names must be one of {', '.join(NAMES)}, got {names!r}")
+        self.image_size, self.names, self.upright = image_size, names, upright
         self._folders = {"gallery": _folders("root", root)}
         if queries is not None:
             self._folders["query"] = _folders("queries", queries)
@@ -52,7 +59,7 @@ class Images(SplitDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Lists the folders; raises FileNotFoundError for a missing folder, ValueError for one without images."""
         if not self._files:
-            self._files = {split: _name(split, folders) for split, folders in self._folders.items()}
+            self._files = {split: self._name(split, folders) for split, folders in self._folders.items()}
 
     def size(self, split: str) -> int:
         """Returns the number of images of a split."""
@@ -71,11 +78,11 @@ class Images(SplitDataModule):
 
     def picture(self, split: str, position: int) -> np.ndarray:
         """Returns one image at its own size as (H, W, 3) uint8 RGB."""
-        return np.array(open_picture(list(self._named(split).values())[position]))
+        return np.array(open_picture(list(self._named(split).values())[position], self.upright))
 
     def dataset(self, split: str) -> ImageFiles:
         """Returns the dataset of a split; raises ValueError for another name, RuntimeError before `setup`."""
-        return ImageFiles(list(self._named(split).values()), self.image_size)
+        return ImageFiles(list(self._named(split).values()), self.image_size, self.upright)
 
     def selection(self, split: str, names: Sequence[str], boxes: Sequence[Box | None] | None = None) -> DataLoader:
         """Returns a loader of the named images, in this order, cut to their boxes (x0, y0, x1, y1 px).
@@ -84,7 +91,8 @@ class Images(SplitDataModule):
         Raises ValueError for a name that the split doesn't have.
         """
         files = list(self._named(split).values())
-        dataset = ImageFiles([files[self.position(split, name)] for name in names], self.image_size, boxes)
+        chosen = [files[self.position(split, name)] for name in names]
+        dataset = ImageFiles(chosen, self.image_size, self.upright, boxes)
         return self._loader(dataset, UnrepeatedSampler(len(dataset), *self._shard()), self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
@@ -99,6 +107,23 @@ class Images(SplitDataModule):
         """Raises NotImplementedError, as `train_dataloader` does."""
         _no_training("val")
 
+    def _name(self, split: str, folders: Sequence[Path]) -> dict[str, Path]:
+        """Returns name → file in natural order: q2 comes before q10."""
+        argument = "root" if split == "gallery" else "queries"
+        named: dict[str, Path] = {}
+        for folder in folders:
+            for path in _files(argument, folder):
+                name = path.stem if self.names == "stem" else path.relative_to(folder).with_suffix("").as_posix()
+                if name in named:
+                    raise ValueError(
+                        f"{argument}: data.names={self.names} calls both {named[name]} and {path} '{name}'"
+                    )
+                named[name] = path
+        if not named:
+            where = ", ".join(map(str, folders))
+            raise ValueError(f"{argument} must hold images ({', '.join(SUFFIXES)}), got none below {where}")
+        return _ordered(named.items())
+
     def _named(self, split: str) -> dict[str, Path]:
         self.check_split(split)
         if not self._files:
@@ -111,23 +136,6 @@ def _folders(argument: str, value: str | Sequence[str]) -> list[Path]:
     if not folders:
         raise ValueError(f"{argument} must name at least one folder, got an empty list")
     return [Path(folder).expanduser() for folder in folders]
-
-
-def _name(split: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """Returns name → file in natural order: q2 comes before q10."""
-    argument = "root" if split == "gallery" else "queries"
-    found = [(path, path.relative_to(folder)) for folder in folders for path in _files(argument, folder)]
-    if not found:
-        where = ", ".join(map(str, folders))
-        raise ValueError(f"{argument} must hold images ({', '.join(SUFFIXES)}), got none below {where}")
-    if len({path.stem for path, _ in found}) == len(found):
-        return _ordered((path.stem, path) for path, _ in found)
-    names = _ordered((below.with_suffix("").as_posix(), path) for path, below in found)
-    if len(names) < len(found):
-        raise ValueError(
-            f"{argument}: images must differ in their path without suffix, {len(found) - len(names)} don't"
-        )
-    return names
 
 
 def _files(argument: str, folder: Path) -> list[Path]:
@@ -147,7 +155,7 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _walk(Path(entry.path), seen)
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+        elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
             yield Path(entry.path)
 
 

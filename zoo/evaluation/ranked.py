@@ -103,6 +103,7 @@ class RankedBenchmark(Benchmark):
         truth = self.read(source)
         if getattr(truth, "positional", False):
             truth = truth.name_positions(*self._position_names(source))
+        source = source.named(truth)
         gallery = read_ids(self.gallery) if self.gallery else truth.gallery_ids or source.gallery_ids
         if gallery is None:
             wanted = "set benchmark.gallery to a text file with a name a line, or choose data=images"
@@ -113,10 +114,10 @@ class RankedBenchmark(Benchmark):
         self.boxes = _boxes(truth)
         if self.leave_out_query and source.queries_in_gallery:
             truth = without_own(truth)
-        self.notes = truth.notes
         self._truth_hash = truth.fingerprint()
         self.excluded = getattr(truth, "excluded", frozenset())
         self.judge = self.judge_of(truth)
+        self.notes = (*truth.notes, *self._unanswerable())
 
     def loaders(self, data: Any) -> list[DataLoader]:
         """Returns the gallery's loader and the queries', cut to their boxes."""
@@ -226,7 +227,9 @@ class RankedBenchmark(Benchmark):
         kept = tuple(name for name in gallery if name in present)
         if len(kept) < len(gallery):
             absent = next(name for name in gallery if name not in present)
-            self._refuse(f"{len(gallery) - len(kept)} of {len(gallery)} gallery items are missing, '{absent}' first")
+            there = next(iter(source.gallery_ids), "nothing")
+            missing = f"{len(gallery) - len(kept)} of {len(gallery)} gallery items are missing, '{absent}' first"
+            self._refuse(f"{missing} (what is there is called like '{there}')")
         return kept
 
     def _complete(self, truth: Any, source: Source) -> Any:
@@ -235,12 +238,25 @@ class RankedBenchmark(Benchmark):
         images = _images(truth)
         lost = [image for image in images if available is not None and image not in available]
         if missing:
-            self._refuse(f"{len(missing)} listed images are not in the gallery, '{min(missing)}' for one")
+            there = f"whose items are called like '{self.gallery_ids[0]}'" if self.gallery_ids else "which is empty"
+            self._refuse(f"{len(missing)} listed images, '{min(missing)}' for one, are not in the gallery, {there}")
         if lost:
             self._refuse(f"{len(lost)} of {len(images)} query images are missing, '{lost[0]}' first")
         if not (missing or lost):
             return truth
         return truth.restrict(self.gallery_ids, available)
+
+    def _unanswerable(self) -> list[str]:
+        """Says how many queries have nothing to find; raises ValueError where none has."""
+        totals = {name: self.judge.total(name, torch.arange(len(self.query_ids))) for name in self.judge.settings}
+        if not any(total.any() for total in totals.values()):
+            raise ValueError(f"benchmark '{self.name}': nothing in the gallery is relevant to any query")
+        return [
+            f"{setting + ': ' if setting else ''}queries left out of the means because nothing is relevant to them: "
+            f"{int((total == 0).sum())} of {len(total)}"
+            for setting, total in totals.items()
+            if (total == 0).any()
+        ]
 
     def _refuse(self, what: str) -> None:
         if self.incomplete == "refuse":

@@ -60,10 +60,17 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "commit": _commit(),
-        "command": sys.argv,
+        "command": _command(),
         "cwd": os.getcwd(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _command() -> list[str]:
+    """Returns the command line as a user would type it."""
+    program = Path(sys.argv[0])
+    ours = program.parent.name == "commands" and program.parent.parent.name == "zoo"
+    return ["zoo", program.stem, *sys.argv[1:]] if ours else sys.argv
 
 
 def _commit() -> str | None:

@@ -88,7 +88,18 @@ class Report:
         for row in self.rows:
             line = [row.label, *([_yes_no(row.normalised)] if normalised else []), *map(str, row.cells.values())]
             rows.append(line + ([_published(row.published)] if published else []))
-        return Table(title, headers + (["published soft / hard"] if published else []), rows)
+        columns = headers + (["published soft / hard"] if published else [])
+        return Table(title, columns, rows, *self._own_in_bold(len(columns), normalised))
+
+    def _own_in_bold(self, columns: int, normalised: bool) -> tuple[list[tuple[int, int]], list[str]]:
+        """Returns the cells of the own row and what to say of them; nothing where there is no other."""
+        notes = ["L2: whether descriptors were L2-normalised (cosine)"] if normalised else []
+        if len(self.rows) == 1:
+            return [], notes
+        place = next(position for position, row in enumerate(self.rows) if row is self.own)
+        name = self.own.label + (", L2-normalised" if self.own.normalised else "")
+        notes.insert(0, f"Bold: {name}, the model's own descriptor, by which zoo compare and zoo report judge the run")
+        return [(place, column) for column in range(columns)], notes
 
     def _agreement(self) -> Table:
         headers = ["ground truths, soft", "mean Spearman's rho"]

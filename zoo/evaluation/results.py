@@ -149,7 +149,10 @@ def _score(name: str, cell: Any, queries: int) -> Score:
     values = np.array(cell["per_query"], dtype=np.float64)
     if values.shape != (queries,):
         raise ValueError(f"metric '{name}' has {values.size} per-query values for {queries} queries")
-    return Score(_number(cell["mean"]), _number(cell["half_width"]), values)
+    mean, defined = _number(cell["mean"]), values[~np.isnan(values)]
+    if not np.isclose(mean, defined.mean() if defined.size else np.nan, rtol=0, atol=1e-6, equal_nan=True):
+        raise ValueError(f"metric '{name}' has the mean {mean:g}, which is not that of its per-query values")
+    return Score(mean, _number(cell["half_width"]), values)
 
 
 def _number(value: Any) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ class Source:
     """Names of queries and gallery items, None where nobody says; and the data module with their pictures, if any.
 
     `query_images` are the names of the images that can be queries, None without data; `queries_in_gallery` tells
-    whether a query's image is the gallery's image of the same name.
+    whether a query's image is the gallery's image of the same name. `unnamed` is the shape (Q, N) of a matrix of scores
+    that lacks names, for which positions stand until the ground truth gives them.
     """
 
     query_ids: Sequence[str] | None
@@ -25,6 +26,7 @@ class Source:
     query_images: Sequence[str] | None
     queries_in_gallery: bool
     data: Any = None
+    unnamed: tuple[int, int] | None = None
 
     @classmethod
     def of_data(cls, data: Any, user: str) -> Source:
@@ -41,12 +43,29 @@ class Source:
         """Reads a file of predictions, whose own names come first, and the data beside it, if there is any."""
         beside = cls.of_data(data, user) if data is not None else cls(None, None, None, True)
         queries, gallery = predictions.query_ids, predictions.gallery_ids
-        if predictions.scores is not None and beside.data is None:
-            sizes = predictions.scores.shape
-            queries = queries or tuple(map(str, range(sizes[0])))
-            gallery = gallery or tuple(map(str, range(sizes[1])))
+        unnamed = None
+        if predictions.scores is not None and beside.data is None and not (queries and gallery):
+            unnamed = predictions.scores.shape
+            queries = queries or tuple(map(str, range(unnamed[0])))
+            gallery = gallery or tuple(map(str, range(unnamed[1])))
         names = queries or beside.query_ids, gallery or beside.gallery_ids
-        return cls(*names, beside.query_images, beside.queries_in_gallery, data)
+        return cls(*names, beside.query_images, beside.queries_in_gallery, data, unnamed)
+
+    def named(self, truth: Any) -> Source:
+        """Returns the source with the names of a ground truth, in its order, for a matrix of its shape without names.
+
+        Raises ValueError for a matrix without names that the ground truth can't name.
+        """
+        if self.unnamed is None or truth.query_ids[0] in self.query_ids:
+            return self
+        own = len(truth.query_ids), len(truth.gallery_ids or ())
+        if own != tuple(self.unnamed):
+            raise ValueError(
+                f"predictions: a matrix of {self.unnamed[0]} × {self.unnamed[1]} scores that names neither queries nor "
+                f"items fits no ground truth of {own[0]} queries and {own[1] or 'unnamed'} items; write an .npz with "
+                "string arrays query_ids and gallery_ids"
+            )
+        return replace(self, query_ids=truth.query_ids, gallery_ids=truth.gallery_ids)
 
 
 def input_path(argument: str, value: str) -> Path:

@@ -48,7 +48,14 @@ class Instances(RankedBenchmark):
         if not source.queries_in_gallery:
             raise ValueError(f"benchmark '{self.name}' asks with every image of the gallery: leave out data.queries")
         if self.labels is not None:
-            return from_labels(*read_labels(self.labels))
+            names, labels = read_labels(self.labels)
+            unlabelled = [name for name in source.gallery_ids or () if name not in set(names)]
+            if unlabelled and self.incomplete == "refuse":
+                raise ValueError(
+                    f"labels must name every image of the gallery, {len(unlabelled)} are missing, '{unlabelled[0]}' "
+                    "first; benchmark.incomplete=restrict leaves them out (another protocol)"
+                )
+            return from_labels(names, labels)
         if not hasattr(source.data, "labels"):
             wanted = "set benchmark.labels to a CSV file, or data=images with a folder for each class"
             raise ValueError(f"benchmark '{self.name}': {wanted}")

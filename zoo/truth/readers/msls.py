@@ -85,6 +85,8 @@ def _city_folder(root: Path, city: str) -> Path:
     for split in SPLITS:
         if (root / split / city).is_dir():
             return root / split / city
+    if not any((root / split).is_dir() for split in SPLITS):
+        raise FileNotFoundError(f"root must hold the folder train_val or test of MSLS, got {root}")
     found = sorted(folder.name for split in SPLITS for folder in (root / split).glob("*") if folder.is_dir())
     raise ValueError(f"cities must be folders of {root}/train_val or {root}/test, got {city!r}; found {found}")
 
