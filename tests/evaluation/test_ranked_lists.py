@@ -51,15 +51,18 @@ def test_kept_lists_break_ties_as_the_metrics_do(tmp_path):
         assert [item.id for item in query.ranked] == order(row)[:7]
 
 
-def test_matrices_without_names_must_have_a_row_for_each_query(tmp_path):
+def test_matrices_without_names_take_those_of_the_truth_where_the_shape_fits(tmp_path):
     path = write_json(tmp_path / "gnd.json", {"qa": ["i00"], "qb": ["i01"], "qc": ["i29"]})
-    benchmark = zoo.create("benchmark", "lists", ground_truth=path)
-    unnamed = Predictions(None, NAMES, scores=random_scores())
-    with pytest.raises(ValueError, match="names neither queries nor items"):
-        judged(benchmark, unnamed)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    benchmark = zoo.create("benchmark", "lists", ground_truth=path, gallery=str(tmp_path / "names.txt"))
+    scores = random_scores()
+    report = judged(benchmark, Predictions(None, None, scores=scores))
+    assert values(report, "map") == values(judged(benchmark, dense(scores)), "map")
+    with pytest.raises(ValueError, match="a matrix of 2 × 30 scores that names neither queries nor items fits no"):
+        judged(benchmark, Predictions(None, None, scores=scores[:2]))
     benchmark.open_source(Source(QUERIES, NAMES, None, True))
     with pytest.raises(ValueError, match="a row for each of the 3 queries, got 2"):
-        benchmark.score_predictions(Predictions(None, NAMES, scores=random_scores()[:2]))
+        benchmark.score_predictions(Predictions(None, NAMES, scores=scores[:2]))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.longdouble, np.uint16, np.uint64, np.int8, ">f4", ">i8"])

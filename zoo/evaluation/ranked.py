@@ -103,8 +103,9 @@ class RankedBenchmark(Benchmark):
         truth = self.read(source)
         if getattr(truth, "positional", False):
             truth = truth.name_positions(*self._position_names(source))
-        source = source.named(truth)
-        gallery = read_ids(self.gallery) if self.gallery else truth.gallery_ids or source.gallery_ids
+        stated = read_ids(self.gallery) if self.gallery else truth.gallery_ids
+        source = source.named(truth.query_ids, stated)
+        gallery = stated or source.gallery_ids
         if gallery is None:
             wanted = "set benchmark.gallery to a text file with a name a line, or choose data=images"
             raise ValueError(f"benchmark '{self.name}': nothing names the whole gallery: {wanted}")

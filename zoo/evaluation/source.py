@@ -51,21 +51,21 @@ class Source:
         names = queries or beside.query_ids, gallery or beside.gallery_ids
         return cls(*names, beside.query_images, beside.queries_in_gallery, data, unnamed)
 
-    def named(self, truth: Any) -> Source:
-        """Returns the source with the names of a ground truth, in its order, for a matrix of its shape without names.
+    def named(self, query_ids: Sequence[str], gallery_ids: Sequence[str] | None) -> Source:
+        """Returns the source with the names of the ground truth, in its order, for a matrix of its shape without names.
 
-        Raises ValueError for a matrix without names that the ground truth can't name.
+        Raises ValueError for a matrix without names that doesn't fit.
         """
-        if self.unnamed is None or truth.query_ids[0] in self.query_ids:
+        if self.unnamed is None or query_ids[0] in self.query_ids:
             return self
-        own = len(truth.query_ids), len(truth.gallery_ids or ())
+        own = len(query_ids), len(gallery_ids or ())
         if own != tuple(self.unnamed):
             raise ValueError(
                 f"predictions: a matrix of {self.unnamed[0]} × {self.unnamed[1]} scores that names neither queries nor "
                 f"items fits no ground truth of {own[0]} queries and {own[1] or 'unnamed'} items; write an .npz with "
-                "string arrays query_ids and gallery_ids"
+                "string arrays query_ids and gallery_ids, or set benchmark.gallery to a file of names in its order"
             )
-        return replace(self, query_ids=truth.query_ids, gallery_ids=truth.gallery_ids)
+        return replace(self, query_ids=query_ids, gallery_ids=gallery_ids)
 
 
 def input_path(argument: str, value: str) -> Path:
