@@ -36,10 +36,27 @@ def test_a_score_matrix_is_judged_and_written_down(command, truth, tmp_path):
     assert list(metrics) == ["map", "recall@1", "recall@5", "recall@10", "mp@10", "ndcg@3"]
     assert results["model"]["predictions"] == str(tmp_path / "scores.npz")
     assert results["data"] is None
+    assert results["run_name"] == "scores"
+    assert results["command"][:2] == ["zoo", "score"]
     assert results["query_ids"] == ["p0", "p3"]
     rankings = json.loads((tmp_path / "out" / "rankings.json").read_text())
     assert [len(query["ranked"]) for query in rankings["queries"]] == [6, 6]
     assert (tmp_path / "out" / "table.md").read_text().startswith("### Relevance lists")
+
+
+def test_runs_are_called_after_their_array(command, truth, tmp_path):
+    words = ["array=mine", truth, "hydra.sweep.dir=all", "-m"]
+    command("zoo", "score", "predictions=scores.npz", *words, "benchmark.k=[1],[2]")
+    names = [json.loads(path.read_text())["run_name"] for path in sorted(tmp_path.glob("all/*/results.json"))]
+    assert names == ["mine", "mine"]
+
+
+def test_a_group_that_is_null_is_told_how_to_leave_out(command, truth):
+    assert "left out as ~group" in score(command, "predictions=scores.npz", truth, "metrics=null", code=2).stderr
+
+
+def test_a_missing_file_of_predictions_is_told(command, truth):
+    assert "nowhere.npz" in score(command, "predictions=nowhere.npz", truth, code=2).stderr
 
 
 def test_pictures_come_with_data(command, truth, tmp_path):

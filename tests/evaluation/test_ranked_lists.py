@@ -88,3 +88,27 @@ def test_scores_do_not_depend_on_how_many_queries_are_multiplied_at_a_time():
 def test_more_ranks_than_queries_leave_some_without_work():
     rows = [Shard(rank, 5).rows(3).tolist() for rank in range(5)]
     assert rows == [[0], [1], [2], [], []]
+
+
+def test_queries_without_anything_to_find_are_told_and_left_out(tmp_path):
+    path = write_json(tmp_path / "gnd.json", {"qa": ["i00"], "qb": [], "qc": []})
+    benchmark = zoo.create("benchmark", "lists", ground_truth=path)
+    report = judged(benchmark, dense(random_scores()))
+    assert benchmark.notes == ("queries left out of the means because nothing is relevant to them: 2 of 3",)
+    assert report.own.cells["map"].mean == values(report, "map")[0]
+    path = write_json(tmp_path / "none.json", {"qa": [], "qb": [], "qc": []})
+    with pytest.raises(ValueError, match="nothing in the gallery is relevant to any query"):
+        judged(zoo.create("benchmark", "lists", ground_truth=path), dense(random_scores()))
+
+
+def test_labels_must_cover_the_gallery_unless_it_is_restricted(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,label\n" + "\n".join(f"{name},x" for name in NAMES[:4]))
+    labels = str(tmp_path / "labels.csv")
+    predictions = dense(random_scores(5, 5), NAMES[:5], NAMES[:5])
+    with pytest.raises(ValueError, match=r"labels must name every image of the gallery, 1 are missing, 'i04' first"):
+        judged(zoo.create("benchmark", "instances", labels=labels), predictions)
+    report = judged(zoo.create("benchmark", "instances", labels=labels, incomplete="restrict"), predictions)
+    assert report.fingerprint["gallery"] == 4
+    (tmp_path / "labels.csv").write_bytes("image,label\ncafé,x".encode("latin1"))
+    with pytest.raises(ValueError, match=r"labels\.csv: .*utf-8"):
+        zoo.create("benchmark", "instances", labels=labels).read(Source(None, None, None, True))

@@ -60,6 +60,10 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         if started:
             raise
         _stop(explain(error, config_name, sys.argv[1:]))
+    except ValueError as error:  # Hydra's answer to group=null
+        if started or "Config group override" not in str(error):
+            raise
+        _stop("a group is left out as ~group, not as group=null: for example ~data")
     except OSError as error:  # Hydra makes the run's folder
         if started:
             raise
