@@ -22,6 +22,10 @@ _zoo_complete() {{
                 zoo "$verb" -sc query=bash 2>/dev/null)
             COMPREPLY=($(compgen -W "$choices" -- "$word"))
             ;;
+        info)
+            choices=$(zoo list 2>/dev/null | awk '/^  /{{print $1}}')
+            COMPREPLY=($(compgen -W "{kinds} $choices" -- "$word"))
+            ;;
         list) COMPREPLY=($(compgen -W "{kinds} --check" -- "$word")) ;;
     esac
 }}
