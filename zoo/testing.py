@@ -75,7 +75,7 @@ def _check_embedding(model: Embedder, batch: Batch) -> None:
         together = model.embed(batch)
         together.require(model.kinds, "check_model")
         alone = model.embed(_first(batch))
-        vectors = model.descriptors(batch)
+        vectors = model.descriptors(batch, "query")
     for kind in model.kinds:
         rows = getattr(together, kind)
         _require(len(rows) == len(batch), f"{kind}: one row per image, got {len(rows)} for {len(batch)} images")

@@ -168,15 +168,19 @@ def test_a_refused_run_leaves_no_folder(command, tmp_path):
     command("zoo", "score", "predictions=x.npz", "benchmark=revisited", code=2)
     command("zoo", "eval", "benchmark=instances", "data=images", "data.root=nowhere", code=2)
     assert not list(tmp_path.rglob(".hydra"))
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "mine.txt").touch()
-    command("zoo", "score", "predictions=x.npz", "hydra.run.dir=kept", code=2)
-    assert (tmp_path / "kept" / "mine.txt").is_file()
+    (tmp_path / "kept" / ".hydra").mkdir(parents=True)
+    (tmp_path / "kept" / ".hydra" / "mine.txt").touch()
+    command("zoo", "score", "predictions=x.npz", "benchmark=revisited", "hydra.run.dir=kept", code=2)
+    assert (tmp_path / "kept" / ".hydra" / "mine.txt").is_file()
 
 
 def test_a_folder_that_can_not_be_made_ends_in_one_line(command, tmp_path):
     (tmp_path / "file").touch()
-    for words in (["hydra.run.dir=file/run"], ["paths.run_dir=file/run"]):
-        done = command("zoo", "score", "predictions=x.npz", "benchmark=oxford", *words, code=2)
+    (tmp_path / "truth.json").write_text('{"a": ["b"]}')
+    (tmp_path / "names.txt").write_text("b")
+    (tmp_path / "ranks.txt").write_text("a b")
+    words = ["predictions=ranks.txt", "benchmark.ground_truth=truth.json", "benchmark.gallery=names.txt"]
+    for folder in ("hydra.run.dir=file/run", "paths.run_dir=file/run"):
+        done = command("zoo", "score", *words, folder, code=2)
         assert "the run's folder can't be made" in done.stderr
         assert "Traceback" not in done.stderr

@@ -113,3 +113,16 @@ def test_a_model_is_judged_on_oxford_pictures(command, tiny, tmp_path):
     assert (tmp_path / "out" / "contact_sheet.png").is_file()
     done = command("zoo", "eval", *network, *words[:2], "hydra.run.dir=refused", code=2, ZOO_DATA=REAL)
     assert "benchmark.incomplete=restrict leaves them out" in done.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["data.num_workers=1"], ["trainer=ddp_cpu", "data.num_workers=0"]])
+def test_a_damaged_picture_ends_in_one_line(command, tiny, tmp_path, more):
+    for name in ("a/1", "a/2", "b/1"):
+        path = tmp_path / "pictures" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(path)
+    path.write_bytes(b"no picture")
+    network = [word for word in tiny if word.startswith("model.")]
+    words = ["benchmark=instances", "data=images", f"data.root={tmp_path / 'pictures'}", "hydra.run.dir=out", *more]
+    done = command("zoo", "eval", *network, *words, code=2)
+    assert done.stderr.splitlines()[-1].startswith(f"zoo: image {path} can't be read")

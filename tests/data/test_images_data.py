@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 
 import zoo
 from zoo.data._loading import UnrepeatedSampler
@@ -157,6 +157,7 @@ def test_pictures_are_turned_upright_on_demand_and_hidden_files_left_out(tmp_pat
     exif[0x0112] = 6  # the camera was turned by a quarter
     picture.save(tmp_path / "a.jpg", exif=exif)
     (tmp_path / "._a.jpg").write_bytes(b"what macOS leaves beside a picture")
+    write(tmp_path / ".thumbnails" / "b.jpg", (0, 0, 0))
     assert images(tmp_path).picture("gallery", 0).shape == (40, 20, 3)
     assert images(tmp_path, upright=False).picture("gallery", 0).shape == (20, 40, 3)
 
@@ -166,3 +167,18 @@ def test_every_usual_mode_is_read(tmp_path, mode):
     suffix = "jpg" if mode == "CMYK" else "png"
     Image.new("L", (8, 8), 255).convert("RGB").convert(mode).save(tmp_path / f"a.{suffix}")
     assert mean_of(tmp_path / f"a.{suffix}") == pytest.approx([255] * 3, abs=1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_undone_as_pillow_does(tmp_path, orientation):
+    picture = Image.fromarray(np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3)
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.png", exif=exif)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    assert np.array_equal(images(tmp_path).picture("gallery", 0), wanted)
+
+
+def test_a_damaged_exif_block_does_not_cost_the_picture(tmp_path):
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "a.png", exif=b"no exif at all")
+    assert images(tmp_path).picture("gallery", 0).mean() == 9

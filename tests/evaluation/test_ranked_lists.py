@@ -58,8 +58,16 @@ def test_matrices_without_names_take_those_of_the_truth_where_the_shape_fits(tmp
     scores = random_scores()
     report = judged(benchmark, Predictions(None, None, scores=scores))
     assert values(report, "map") == values(judged(benchmark, dense(scores)), "map")
-    with pytest.raises(ValueError, match="a matrix of 2 × 30 scores that names neither queries nor items fits no"):
+    with pytest.raises(ValueError, match="the matrix has 2 query items without names, and 3 are known"):
         judged(benchmark, Predictions(None, None, scores=scores[:2]))
+    for half in (Predictions(QUERIES, None, scores=scores), Predictions(None, NAMES, scores=scores)):
+        assert values(judged(benchmark, half), "map") == values(report, "map")
+    bare = zoo.create("benchmark", "lists", ground_truth=path)
+    assert values(judged(bare, Predictions(None, NAMES, scores=scores)), "map") == values(report, "map")
+    with pytest.raises(
+        ValueError, match=r"30 gallery items without names, and nothing names them; .*benchmark\.gallery"
+    ):
+        judged(bare, Predictions(QUERIES, None, scores=scores))
     benchmark.open_source(Source(QUERIES, NAMES, None, True))
     with pytest.raises(ValueError, match="a row for each of the 3 queries, got 2"):
         benchmark.score_predictions(Predictions(None, NAMES, scores=scores[:2]))
@@ -112,3 +120,27 @@ def test_labels_must_cover_the_gallery_unless_it_is_restricted(tmp_path):
     (tmp_path / "labels.csv").write_bytes("image,label\ncafé,x".encode("latin1"))
     with pytest.raises(ValueError, match=r"labels\.csv: .*utf-8"):
         zoo.create("benchmark", "instances", labels=labels).read(Source(None, None, None, True))
+
+
+def test_no_list_is_kept_where_none_is_wanted(tmp_path):
+    path = write_json(tmp_path / "gnd.json", {"qa": ["i00"], "qb": ["i01"], "qc": ["i29"]})
+    benchmark = zoo.create("benchmark", "lists", ground_truth=path, kept=0)
+    judged(benchmark, dense(random_scores()))
+    queries = benchmark.rankings_of(benchmark.prediction_lists(dense(random_scores()), ""), "predictions").queries
+    assert [query.ranked for query in queries] == [[], [], []]
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e19, 1e37])
+def test_similarities_keep_their_order_at_any_size(size):
+    queries, gallery = torch.randn(4, 8) * size, torch.randn(30, 8) * size
+    for similarity in ("dot", "l2", "cosine"):
+        scores = next(iter(from_vectors(queries, gallery, torch.arange(4), similarity))).scores
+        usual = next(iter(from_vectors(queries / size, gallery / size, torch.arange(4), similarity))).scores
+        assert torch.equal(scores.argsort(dim=1, stable=True), usual.argsort(dim=1, stable=True)), similarity
+
+
+def test_descriptors_that_are_not_finite_are_refused():
+    gallery = torch.ones(3, 2)
+    gallery[1, 0] = torch.inf
+    with pytest.raises(ValueError, match="descriptors must be finite, got others for gallery 1"):
+        next(iter(from_vectors(torch.ones(1, 2), gallery, torch.arange(1), "dot")))

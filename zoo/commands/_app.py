@@ -44,12 +44,16 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
                 return task(cfg)
         except (UsageError, BadFile) as error:  # before Hydra sees it and announces a failed job
             _forget_folder()
-            _stop(str(error))
+            _stop(_bad_file(error) or str(error))
         except FileNotFoundError as error:
             if error.errno is not None:  # the system's own, not one that explains itself
                 raise
             _forget_folder()
             _stop(str(error))
+        except Exception as error:
+            if not _bad_file(error):
+                raise
+            _stop(_bad_file(error))
 
     try:
         with until_reader_leaves():
@@ -80,14 +84,24 @@ def _flags_first(arguments: list[str]) -> list[str]:
 
 
 def _forget_folder() -> None:
-    """Removes the folder that Hydra made for the run, if nothing but Hydra's own files lies in it."""
+    """Removes the folder that Hydra made for this run alone: one with the time in its name, and Hydra's files in it."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
+    chosen = any(override.startswith("hydra.") for override in hydra_config.overrides.hydra if ".dir=" in override)
     folder = Path(hydra_config.runtime.output_dir)
     own = {".hydra", f"{hydra_config.job.name}.log"}
-    if folder.is_dir() and folder.resolve() != Path.cwd() and {path.name for path in folder.iterdir()} <= own:
+    if chosen or hydra_config.mode != RunMode.RUN or not folder.is_dir():
+        return
+    if {path.name for path in folder.iterdir()} <= own:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bad_file(error: Exception) -> str:
+    """Returns what a BadFile says that a loader process or a rank raised, whose error quotes it; else nothing."""
+    _, marker, said = str(error).rpartition(f"{BadFile.__module__}.{BadFile.__name__}: ")
+    return said.strip().splitlines()[0] if marker else ""
 
 
 def _stop(message: str) -> None:

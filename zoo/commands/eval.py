@@ -25,9 +25,9 @@ def evaluate(cfg: DictConfig) -> float | None:
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
     trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
-    run_dir = _setup.made_folder(cfg)
     data = _setup.build(cfg.data)
     benchmark = _setup.opened_benchmark(cfg, data)
+    run_dir = _setup.made_folder(cfg)
     try:
         metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, source))
     except SystemExit:  # how Lightning ends on Ctrl-C

@@ -33,12 +33,12 @@ def score(cfg: DictConfig) -> float:
         raise UsageError("predictions must name the file to judge: zoo score predictions=FILE …; see zoo score --help")
     data = _setup.build(cfg.data) if cfg.get("data") else None
     benchmark = _setup.benchmark(cfg)
-    run_dir = _setup.made_folder(cfg)
     if not hasattr(benchmark, "score_predictions"):
         raise UsageError(f"benchmark '{cfg.benchmark.name}' judges descriptors, not ranked lists: use zoo eval")
     with _setup.usage_errors():
         predictions = read_predictions(Path(cfg.predictions).expanduser(), cfg.array)
         benchmark.open_source(Source.of_predictions(predictions, data, cfg.benchmark.name))
+        run_dir = _setup.made_folder(cfg)
         report = benchmark.score_predictions(predictions)
     _setup.log_notes(benchmark)
     rankings = benchmark.rankings_of(benchmark.prediction_lists(predictions, "ranked lists"), "predictions")

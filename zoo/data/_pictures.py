@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
 from zoo.files import BadFile
@@ -15,6 +15,16 @@ from zoo.types import Batch
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".gif", ".tif", ".tiff")
 Box = Sequence[float]
+
+_TURNS = {  # EXIF orientation → what makes it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageFiles(Dataset):
@@ -47,11 +57,22 @@ def open_picture(path: Path, upright: bool, box: Box | None = None) -> Image.Ima
     """
     try:
         with Image.open(path) as image:
-            turned = ImageOps.exif_transpose(image) if upright else image
-            picture = _eight_bits(turned, path).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            turn = _TURNS.get(_orientation(image)) if upright else None
+            picture = _eight_bits(image, path).convert("RGB")
+    except BadFile:
+        raise
+    except Exception as error:  # damaged bytes can fail anywhere in Pillow, and in any way
         raise BadFile(f"image {path} can't be read ({error}); fetch it again or remove it") from error
+    picture = picture if turn is None else picture.transpose(turn)
     return picture if box is None else cut(picture, box, path)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns how the camera was held as EXIF says, 1 (upright) where it says nothing that can be read."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # of a damaged block; the pixels may be fine
+        return 1
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
@@ -61,6 +82,8 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.int64)
+    if image.mode == "I" and values.min() >= 0 and values.max() <= 0xFF:
+        return Image.fromarray(values.astype(np.uint8))  # 8 bits, written wider
     if values.min() < 0 or values.max() > 0xFFFF:
         raise BadFile(f"image {path} holds values from {values.min()} to {values.max()}; convert it to 8 bits")
     return Image.fromarray((values // 257).astype(np.uint8))

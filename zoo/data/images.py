@@ -20,11 +20,11 @@ NAMES = ("path", "stem")
 class Images(SplitDataModule):
     """Image files below one or several folders, for evaluation: split gallery, and query where queries lie elsewhere.
 
-    `root` is a folder or a list of folders, searched recursively, hidden files left out; `queries` likewise, null where
-    the queries are images of the gallery. `names` says what an image is called: "path", its path below its folder
-    without suffix, or "stem", its file name without suffix. `upright` turns images as their EXIF orientation says;
-    boxes refer to what that gives. `image_size` is the side in pixels to which images are resized, regardless of their
-    aspect. Raises ValueError for a value outside its range.
+    `root` is a folder or a list of folders, searched recursively, hidden files and folders left out; `queries`
+    likewise, null where the queries are images of the gallery. `names` says what an image is called: "path", its path
+    below its folder without suffix, or "stem", its file name without suffix. `upright` turns images as their EXIF
+    orientation says; boxes refer to what that gives. `image_size` is the side in pixels to which images are resized,
+    regardless of their aspect. Raises ValueError for a value outside its range.
     """
 
     gallery_split = "gallery"
@@ -143,19 +143,20 @@ def _files(argument: str, folder: Path) -> list[Path]:
         raise FileNotFoundError(
             f"{argument} must be a folder of images, got {folder}, which doesn't exist: set data.{argument}"
         )
-    return list(_walk(folder, set()))
+    return list(_walk(folder, ()))
 
 
-def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
-    """Yields the images below a folder; links are followed, and no folder is entered twice."""
+def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    """Yields the images below a folder, hidden ones left out; links are followed, but not back up."""
     real = os.path.realpath(folder)
-    if real in seen:
+    if real in above:
         return
-    seen.add(real)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir():
-            yield from _walk(Path(entry.path), seen)
-        elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+            yield from _walk(Path(entry.path), (*above, real))
+        elif Path(entry.name).suffix.lower() in SUFFIXES:
             yield Path(entry.path)
 
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from zoo.evaluation.judge import Lists
 from zoo.evaluation.rankings import RankedItem, RankedQuery
-from zoo.ops.distances import dot_products, l2_distances
+from zoo.ops.distances import cosine_similarities, dot_products, l2_distances
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
@@ -24,6 +23,11 @@ if TYPE_CHECKING:
     from zoo.evaluation.source import Source
 
 SIMILARITIES = {"cosine": "cosine similarity", "dot": "dot product", "l2": "L2 distance, negative"}
+_SIMILARITY = {
+    "cosine": cosine_similarities,
+    "dot": dot_products,
+    "l2": lambda queries, gallery: -l2_distances(queries, gallery),
+}
 _CELLS = 1 << 22  # scores held at once
 
 
@@ -35,11 +39,16 @@ def check_similarity(similarity: str) -> None:
 
 def from_vectors(queries: Tensor, gallery: Tensor, rows: Tensor, similarity: str) -> Iterator[Lists]:
     """Yields the scores of the whole gallery (N, D) for the queries (Q, D) at `rows`, some at a time."""
-    if similarity == "cosine":
-        queries, gallery = F.normalize(queries.double(), dim=1), F.normalize(gallery.double(), dim=1)
+    for role, vectors in (("query", queries), ("gallery", gallery)):
+        if not vectors.isfinite().all():
+            raise ValueError(f"descriptors must be finite, got others for {role} {_first_infinite(vectors)}")
     for part in rows.split(max(1, _CELLS // max(1, len(gallery)))):
         chosen = queries[part.to(queries.device)]
-        yield Lists(part, -l2_distances(chosen, gallery) if similarity == "l2" else dot_products(chosen, gallery))
+        yield Lists(part, _SIMILARITY[similarity](chosen, gallery))
+
+
+def _first_infinite(vectors: Tensor) -> int:
+    return int((~vectors.isfinite()).any(dim=1).nonzero()[0])
 
 
 def from_predictions(
@@ -151,6 +160,8 @@ def top(part: Lists, benchmark: RankedBenchmark, kept: int) -> Iterator[RankedQu
 def _best(scores: Tensor, kept: int) -> Tensor:
     """Returns where the largest `kept` of each row stand, in order; of equal ones the first comes first."""
     values, places = scores.topk(min(kept, scores.shape[1]), dim=1)
+    if not values.shape[1]:
+        return places
     places = places.sort(dim=1).values
     order = scores.gather(1, places).argsort(dim=1, descending=True, stable=True)
     places = places.gather(1, order)

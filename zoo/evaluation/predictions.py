@@ -68,6 +68,8 @@ def read_predictions(path: Path, array: str | None = None) -> Predictions:
 
     No pickle is read. Raises FileNotFoundError, or ValueError that names the file, the rule and the query.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"predictions must name a file, got {path}, which doesn't exist or is a folder")
     with naming(path):
         if array is not None and path.suffix != ".npz":
             raise ValueError(f"array picks a matrix of an .npz file, got array={array!r}")

@@ -55,7 +55,7 @@ class RankedBenchmark(Benchmark):
             raise ValueError(f"incomplete must be one of {', '.join(INCOMPLETE)}, got {incomplete!r}")
         ranked_lists.check_similarity(similarity)
         for name, value in (("sheet_queries", sheet_queries), ("kept", kept)):
-            if not isinstance(value, int) or value < 0:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
         self.gallery, self.incomplete, self.similarity = gallery, incomplete, similarity
         self.sheet_queries, self.kept = sheet_queries, kept
@@ -85,12 +85,12 @@ class RankedBenchmark(Benchmark):
     def add_metrics(self, metrics: Sequence[Any]) -> None:
         """Takes metrics beside the protocol's own; raises ValueError for one that does not judge ranked lists."""
         for metric in metrics:
-            if not metric.per_query:
-                raise ValueError(f"metrics: '{metric.label}' must keep each query's value: per_query must be true")
             if "scores" not in inspect.signature(type(metric).update).parameters:
                 raise ValueError(
                     f"metrics: '{metric.label}' does not judge ranked lists, so '{self.name}' can't use it"
                 )
+            if not metric.per_query:
+                raise ValueError(f"metrics: '{metric.label}' must keep each query's value: per_query must be true")
         taken = {metric.label for metric in self.metrics()}
         self._extra = [metric for metric in metrics if metric.label not in taken]
 
@@ -101,10 +101,11 @@ class RankedBenchmark(Benchmark):
     def open_source(self, source: Source) -> None:
         """Reads the ground truth and settles which queries and gallery items there are."""
         truth = self.read(source)
-        if getattr(truth, "positional", False):
+        positional = getattr(truth, "positional", False)
+        if positional:
             truth = truth.name_positions(*self._position_names(source))
         stated = read_ids(self.gallery) if self.gallery else truth.gallery_ids
-        source = source.named(truth.query_ids, stated)
+        source = source if positional else source.named(truth.query_ids, stated)
         gallery = stated or source.gallery_ids
         if gallery is None:
             wanted = "set benchmark.gallery to a text file with a name a line, or choose data=images"
@@ -296,7 +297,8 @@ def check_cut_offs(k: Sequence[int | None], whole: bool = False) -> list[int | N
     """
     if isinstance(k, str) or not hasattr(k, "__iter__"):
         raise ValueError(f"k must be a list, such as [1,5,10], got {k!r}")
-    wrong = [one for one in k if not (whole and one is None) and (not isinstance(one, int) or one < 1)]
+    given = [one for one in k if not (whole and one is None)]
+    wrong = [one for one in given if not isinstance(one, int) or isinstance(one, bool) or one < 1]
     if wrong or not k or len(set(k)) < len(k):
         rule = "different integers of at least 1" + (" or null" if whole else "")
         raise ValueError(f"k must be a list of {rule}, got {list(k)}")

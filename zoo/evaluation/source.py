@@ -17,8 +17,8 @@ class Source:
     """Names of queries and gallery items, None where nobody says; and the data module with their pictures, if any.
 
     `query_images` are the names of the images that can be queries, None without data; `queries_in_gallery` tells
-    whether a query's image is the gallery's image of the same name. `unnamed` is the shape (Q, N) of a matrix of scores
-    that lacks names, for which positions stand until the ground truth gives them.
+    whether a query's image is the gallery's image of the same name. A matrix of scores may leave queries or items
+    unnamed: positions stand for them until the ground truth gives their names.
     """
 
     query_ids: Sequence[str] | None
@@ -26,7 +26,8 @@ class Source:
     query_images: Sequence[str] | None
     queries_in_gallery: bool
     data: Any = None
-    unnamed: tuple[int, int] | None = None
+    unnamed_queries: bool = False
+    unnamed_items: bool = False
 
     @classmethod
     def of_data(cls, data: Any, user: str) -> Source:
@@ -43,29 +44,38 @@ class Source:
         """Reads a file of predictions, whose own names come first, and the data beside it, if there is any."""
         beside = cls.of_data(data, user) if data is not None else cls(None, None, None, True)
         queries, gallery = predictions.query_ids, predictions.gallery_ids
-        unnamed = None
-        if predictions.scores is not None and beside.data is None and not (queries and gallery):
-            unnamed = predictions.scores.shape
-            queries = queries or tuple(map(str, range(unnamed[0])))
-            gallery = gallery or tuple(map(str, range(unnamed[1])))
+        alone = predictions.scores is not None and beside.data is None
+        bare = alone and not queries, alone and not gallery
+        if bare[0]:
+            queries = tuple(map(str, range(predictions.scores.shape[0])))
+        if bare[1]:
+            gallery = tuple(map(str, range(predictions.scores.shape[1])))
         names = queries or beside.query_ids, gallery or beside.gallery_ids
-        return cls(*names, beside.query_images, beside.queries_in_gallery, data, unnamed)
+        return cls(*names, beside.query_images, beside.queries_in_gallery, data, *bare)
 
     def named(self, query_ids: Sequence[str], gallery_ids: Sequence[str] | None) -> Source:
-        """Returns the source with the names of the ground truth, in its order, for a matrix of its shape without names.
+        """Returns the source with the names of the ground truth, in its order, for what the matrix leaves unnamed.
 
-        Raises ValueError for a matrix without names that doesn't fit.
+        Raises ValueError where their numbers differ.
         """
-        if self.unnamed is None or query_ids[0] in self.query_ids:
-            return self
-        own = len(query_ids), len(gallery_ids or ())
-        if own != tuple(self.unnamed):
-            raise ValueError(
-                f"predictions: a matrix of {self.unnamed[0]} × {self.unnamed[1]} scores that names neither queries nor "
-                f"items fits no ground truth of {own[0]} queries and {own[1] or 'unnamed'} items; write an .npz with "
-                "string arrays query_ids and gallery_ids, or set benchmark.gallery to a file of names in its order"
-            )
-        return replace(self, query_ids=query_ids, gallery_ids=gallery_ids)
+        sides = {"query_ids": (self.unnamed_queries, query_ids), "gallery_ids": (self.unnamed_items, gallery_ids)}
+        changes = {}
+        for field, (unnamed, given) in sides.items():
+            if unnamed and (given is None or len(given) != len(getattr(self, field))):
+                raise ValueError(_unfit(field, len(getattr(self, field)), given))
+            if unnamed:
+                changes[field] = given
+        return replace(self, **changes)
+
+
+def _unfit(field: str, count: int, given: Sequence[str] | None) -> str:
+    what = field.removesuffix("_ids")
+    known = "nothing names them" if given is None else f"{len(given)} are known"
+    file = ", or set benchmark.gallery to a file of names in its order" if what == "gallery" else ""
+    return (
+        f"predictions: the matrix has {count} {what} items without names, and {known}; "
+        f"write an .npz with a string array {field}{file}"
+    )
 
 
 def input_path(argument: str, value: str) -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _GALLERY_BLOCK = 2048  # rows converted to float64 at a time: raw pixels of a whole gallery would take gigabytes
 _LONG = 1024  # components from which a matrix product pays
 _SAME = 1e-11  # squared distance over squared norms below which two long descriptors are taken as equal
 _DECIMALS = 9
+_BITS = 1 << 20
+_TINY = 1e-300
 
 
 def l2_distances(queries: Tensor, gallery: Tensor) -> Tensor:
@@ -34,11 +37,19 @@ def dot_products(queries: Tensor, gallery: Tensor) -> Tensor:
     return _rounded(torch.cat([queries @ rows.double().T for rows in gallery.split(_GALLERY_BLOCK)], dim=1))
 
 
+def cosine_similarities(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Returns cosine similarities (Q, N) in float64, rounded as `dot_products`; 0 for a descriptor of zeros."""
+    queries = F.normalize(queries.double(), dim=1, eps=_TINY)
+    blocks = [queries @ F.normalize(rows.double(), dim=1, eps=_TINY).T for rows in gallery.split(_GALLERY_BLOCK)]
+    return _rounded(torch.cat(blocks, dim=1))
+
+
 def _rounded(found: Tensor) -> Tensor:
     if not found.numel():
         return found
-    # In single precision the largest one, too, is the same whatever the order of summation.
-    largest = found.abs().amax(dim=1, keepdim=True).float().clamp(min=torch.finfo(torch.float32).tiny).double()
+    # A few bits of the largest one, so that it, too, is the same whatever the order of summation.
+    mantissa, exponent = found.abs().amax(dim=1, keepdim=True).frexp()
+    largest = torch.ldexp((mantissa * _BITS).round() / _BITS, exponent).clamp(min=_TINY)
     return (found / largest).round(decimals=_DECIMALS) * largest
 
 

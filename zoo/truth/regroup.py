@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from zoo.truth.readers.files import naming
@@ -12,6 +11,7 @@ from zoo.truth.relevance import GradedLists, RelevanceLists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 def from_labels(names: Sequence[str], labels: Sequence[str]) -> RelevanceLists:
@@ -26,9 +26,8 @@ def from_labels(names: Sequence[str], labels: Sequence[str]) -> RelevanceLists:
     return RelevanceLists(queries, queries, {"relevant": others}, boxes=None, gallery_ids=queries)
 
 
-def read_labels(path: str) -> tuple[list[str], list[str]]:
+def read_labels(file: Path) -> tuple[list[str], list[str]]:
     """Returns the columns image and label of a CSV file; raises FileNotFoundError, or ValueError for another layout."""
-    file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"labels must be a CSV file, got {file}, which doesn't exist")
     with naming(file), file.open(encoding="utf-8-sig", newline="") as lines:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.judge import Setting
 from zoo.evaluation.ranked import RankedBenchmark, check_cut_offs
+from zoo.evaluation.source import input_path
 from zoo.metrics.map import RetrievalMAP
 from zoo.metrics.recall import RetrievalRecall
 from zoo.truth.regroup import from_labels, read_labels
@@ -36,7 +37,8 @@ class Instances(RankedBenchmark):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.labels, self.k = labels, check_cut_offs(k)
+        self.labels = None if labels is None else input_path("labels", labels)
+        self.k = check_cut_offs(k)
 
     def metrics(self) -> list[Any]:
         """Returns mAP and Recall@k."""
