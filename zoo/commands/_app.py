@@ -89,7 +89,7 @@ def _forget_folder() -> None:
     from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
-    chosen = any(override.startswith("hydra.") for override in hydra_config.overrides.hydra if ".dir=" in override)
+    chosen = any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra)
     folder = Path(hydra_config.runtime.output_dir)
     own = {".hydra", f"{hydra_config.job.name}.log"}
     if chosen or hydra_config.mode != RunMode.RUN or not folder.is_dir():

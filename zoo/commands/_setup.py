@@ -169,7 +169,7 @@ def made_folder(cfg: DictConfig) -> Path:
 
 def log_notes(benchmark: Any) -> None:
     """Says what of the ground truth was left out, if anything."""
-    for note in getattr(benchmark, "notes", ()):
+    for note in benchmark.notes:
         log.warning("%s: %s", benchmark.name, note)
 
 

@@ -18,6 +18,8 @@ def main() -> None:
 
 def evaluate(cfg: DictConfig) -> float | None:
     """Evaluates as configured and returns the first metric of the model's own row."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
     from zoo import training
     from zoo.commands import _setup
     from zoo.evaluation import runner
@@ -30,8 +32,12 @@ def evaluate(cfg: DictConfig) -> float | None:
     run_dir = _setup.made_folder(cfg)
     try:
         metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, source))
+    except SIGTERMException:  # a SystemExit with code 0, as if all had been done
+        sys.exit(143)
     except SystemExit:  # how Lightning ends on Ctrl-C
-        sys.exit(130 if trainer.interrupted else 1)
+        if trainer.interrupted:
+            sys.exit(130)
+        raise
     finally:
         training.finish_loggers(trainer)
     if trainer.is_global_zero:

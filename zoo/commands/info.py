@@ -52,11 +52,12 @@ def _print(kind: str, name: str) -> None:
     path = config.config_file(kind, name)
     print(f"{kind} {name}  [{registry.lookup(kind, name).origin}]  chosen as {kind}={name}")
     print(config.description(kind, name) or "(no config)")
-    where = f"{kind}.{name}" if kind == "metrics" else kind
-    for line in path.read_text(encoding="utf-8").splitlines() if path else ():
+    lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    package = lines[0].removeprefix("# @package ") if lines and lines[0].startswith("# @package ") else kind
+    for line in lines:
         key = line.partition(":")[0]
         if line and not line.startswith(("#", "_")) and key not in ("kind", "name"):
-            print(f"  {where}.{line}" if line[0] != " " else f"  {line}")
+            print(f"  {package}.{line}" if line[0] != " " else f"  {line}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Keywords for the metrics, letters as in `zoo.metrics.functional`; the last two are None for whole galleries."""
+    """Keywords for the metrics, as in `zoo.metrics.functional`; the last two are None for whole galleries."""
 
     relevant: Tensor
     ignore: Tensor
@@ -77,14 +77,16 @@ class RelevanceJudge:
         """See `Judge`."""
         groups = self.settings[setting]
         relevant = self.packed.mask(groups.relevant, lists.rows, lists.items)
-        ignore = self.packed.mask(groups.ignored, lists.rows, lists.items) if groups.ignored else ~relevant & relevant
+        ignore = (
+            self.packed.mask(groups.ignored, lists.rows, lists.items) if groups.ignored else torch.zeros_like(relevant)
+        )
         ignore |= _left_out(lists, self.own)
         n_relevant = ideal = None
         if lists.items is not None:
             n_relevant = self.total(setting, lists.rows)
             # As wide as the gallery allows: a short list is no reason to expect less of it.
             ideal = (torch.arange(max(1, int(n_relevant.max()))) < n_relevant[:, None]).double()
-        return Judgement(relevant, ignore, relevant.double(), n_relevant, ideal)
+        return Judgement(relevant, ignore, relevant, n_relevant, ideal)
 
     def total(self, setting: str, rows: Tensor) -> Tensor:
         """See `Judge`; lists never hold the query's own image where it is left out."""
@@ -92,17 +94,14 @@ class RelevanceJudge:
 
 
 class GradedJudge:
-    """Graded relevance: a gain per item, 0 where none is stated; any gain above 0 counts as relevant.
-
-    `longest` is the largest number of items that any query states a gain for.
-    """
+    """Graded relevance: a gain per item, 0 where none is stated; any gain above 0 counts as relevant."""
 
     graded = True
 
-    def __init__(self, packed: PackedGains, own: Tensor, longest: int) -> None:
+    def __init__(self, packed: PackedGains, own: Tensor) -> None:
         self.packed, self.own = packed, own
         self.settings = {"": Setting(("gain",))}
-        self._ideal = packed.ideal(longest)
+        self._ideal = packed.ideal(max(1, packed.longest))
 
     def judge(self, setting: str, lists: Lists) -> Judgement:
         """See `Judge`."""

@@ -38,10 +38,13 @@ class Shard:
 class Benchmark:
     """Queries, gallery, ground truth and metrics: one protocol.
 
-    `roles` names the passes over images that it needs, in the order of `loaders`.
+    `name` is what messages and fingerprints call it; `roles` names the passes over images that it needs, in the order
+    of `loaders`; `notes`, once it is open, say what of the ground truth was left out.
     """
 
     roles: ClassVar[tuple[Role, ...]] = ("gallery",)
+    name: ClassVar[str]
+    notes: Sequence[str] = ()
 
     def add_metrics(self, metrics: Sequence[Any]) -> None:
         """Takes metrics that a user wants beside the protocol's own; raises ValueError where they don't fit."""
@@ -71,8 +74,10 @@ class Benchmark:
         """Returns the top of every query's list for the report's own row, on rank 0; None if there is none to show."""
         return None
 
-    def sheet(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Image.Image | None:
-        """Returns the contact sheet, on rank 0; None if none is wanted."""
+    def sheet(
+        self, collected: Mapping[str, Collected], data: Any, report: Report, rankings: Rankings | None
+    ) -> Image.Image | None:
+        """Returns the contact sheet, on rank 0, `rankings` being what the method of that name gave; None for none."""
         return None
 
 

@@ -44,7 +44,6 @@ class RankedBenchmark(Benchmark):
     """
 
     roles: ClassVar[tuple[Role, ...]] = ("gallery", "query")
-    name: ClassVar[str]
     title: ClassVar[str]
     settings: Mapping[str, Setting] = {"": Setting(("relevant",), ("junk",))}
     shown_setting: str = ""
@@ -60,7 +59,6 @@ class RankedBenchmark(Benchmark):
         self.gallery, self.incomplete, self.similarity = gallery, incomplete, similarity
         self.sheet_queries, self.kept = sheet_queries, kept
         self._extra: list[Any] = []
-        self.notes: Sequence[str] = ()
 
     # --- what a subclass says
 
@@ -101,23 +99,23 @@ class RankedBenchmark(Benchmark):
     def open_source(self, source: Source) -> None:
         """Reads the ground truth and settles which queries and gallery items there are."""
         truth = self.read(source)
-        positional = getattr(truth, "positional", False)
-        if positional:
-            truth = truth.name_positions(*self._position_names(source))
-        stated = read_ids(self.gallery) if self.gallery else truth.gallery_ids
-        source = source if positional else source.named(truth.query_ids, stated)
-        gallery = stated or source.gallery_ids
+        listed = read_ids(self.gallery) if self.gallery else None
+        if truth.positional:
+            truth = truth.name_positions(*self._position_names(source, listed))
+        else:
+            source = source.named(truth.query_ids, listed or truth.gallery_ids)
+        gallery = listed or truth.gallery_ids or source.gallery_ids
         if gallery is None:
             wanted = "set benchmark.gallery to a text file with a name a line, or choose data=images"
             raise ValueError(f"benchmark '{self.name}': nothing names the whole gallery: {wanted}")
         self.gallery_ids = self._present_gallery(tuple(gallery), source)
         truth = self._complete(truth, source)
-        self.source, self.query_ids, self.query_images = source, truth.query_ids, _images(truth)
+        self.source, self.query_ids, self.query_images = source, truth.query_ids, truth.query_images
         self.boxes = _boxes(truth)
         if self.leave_out_query and source.queries_in_gallery:
             truth = without_own(truth)
         self._truth_hash = truth.fingerprint()
-        self.excluded = getattr(truth, "excluded", frozenset())
+        self.excluded = truth.excluded
         self.judge = self.judge_of(truth)
         self.notes = (*truth.notes, *self._unanswerable())
 
@@ -172,9 +170,11 @@ class RankedBenchmark(Benchmark):
         """Returns the top of every list of the report's own row."""
         return self.rankings_of(self._vector_lists(collected, report.own.label, Shard()), report.own.label)
 
-    def sheet(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Image.Image | None:
+    def sheet(
+        self, collected: Mapping[str, Collected], data: Any, report: Report, rankings: Rankings
+    ) -> Image.Image | None:
         """Returns each query's nearest items by the own row."""
-        return ranking_sheet(self.rankings(collected, data, report), data, self.sheet_queries)
+        return ranking_sheet(rankings, data, self.sheet_queries)
 
     # --- shared by vectors and predictions
 
@@ -182,7 +182,7 @@ class RankedBenchmark(Benchmark):
         """Returns a cell for every setting and metric; collective."""
         wanted = [*self.metrics(), *self._extra]
         collections = {
-            # Compute groups would merge metrics whose first batch happens to give equal sums.
+            # No metric shares states with another, so that looking for groups of them would be in vain.
             setting: MetricCollection({m.label: m.clone() for m in wanted}, compute_groups=False).to(device)
             for setting in self.judge.settings
         }
@@ -217,10 +217,10 @@ class RankedBenchmark(Benchmark):
 
     # --- settling names
 
-    def _position_names(self, source: Source) -> tuple[Sequence[str], Sequence[str]]:
+    def _position_names(self, source: Source, listed: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
         if source.query_ids is None or source.gallery_ids is None:
             raise ValueError(f"benchmark '{self.name}': its ground truth names images by position: set data=images")
-        return source.query_ids, read_ids(self.gallery) if self.gallery else source.gallery_ids
+        return source.query_ids, listed or source.gallery_ids
 
     def _present_gallery(self, gallery: tuple[str, ...], source: Source) -> tuple[str, ...]:
         if source.gallery_ids is None:
@@ -237,7 +237,7 @@ class RankedBenchmark(Benchmark):
     def _complete(self, truth: Any, source: Source) -> Any:
         available = None if source.query_images is None else set(source.query_images)
         missing = truth.missing(self.gallery_ids)
-        images = _images(truth)
+        images = truth.query_images
         lost = [image for image in images if available is not None and image not in available]
         if missing:
             there = f"whose items are called like '{self.gallery_ids[0]}'" if self.gallery_ids else "which is empty"
@@ -278,16 +278,11 @@ class RankedBenchmark(Benchmark):
         return ranked_lists.from_vectors(*vectors, shard.rows(len(self.query_ids)), self.similarity)
 
 
-def _images(truth: RelevanceLists | GradedLists) -> Sequence[str]:
-    return getattr(truth, "query_images", truth.query_ids)
-
-
 def _boxes(truth: RelevanceLists | GradedLists) -> list[list[float] | None]:
     """Returns each query's box, None for the whole image."""
-    boxes = getattr(truth, "boxes", None)
-    if boxes is None:
+    if truth.boxes is None:
         return [None] * len(truth.query_ids)
-    return [None if np.isnan(box[0]) else [float(value) for value in box] for box in boxes]
+    return [None if np.isnan(box[0]) else [float(value) for value in box] for box in truth.boxes]
 
 
 def check_cut_offs(k: Sequence[int | None], whole: bool = False) -> list[int | None]:

@@ -96,10 +96,12 @@ class Report:
         notes = ["L2: whether descriptors were L2-normalised (cosine)"] if normalised else []
         if len(self.rows) == 1:
             return [], notes
-        place = next(position for position, row in enumerate(self.rows) if row is self.own)
         name = self.own.label + (", L2-normalised" if self.own.normalised else "")
         notes.insert(0, f"Bold: {name}, the model's own descriptor, by which zoo compare and zoo report judge the run")
-        return [(place, column) for column in range(columns)], notes
+        return [(self._own_position(), column) for column in range(columns)], notes
+
+    def _own_position(self) -> int:
+        return next(position for position, row in enumerate(self.rows) if row is self.own)
 
     def _agreement(self) -> Table:
         headers = ["ground truths, soft", "mean Spearman's rho"]
@@ -115,7 +117,7 @@ class Report:
         return {
             "fingerprint": self.fingerprint,
             "query_ids": list(self.query_ids),
-            "own": next(position for position, row in enumerate(self.rows) if row is self.own),
+            "own": self._own_position(),
             "rows": [
                 {
                     "descriptor": row.label,

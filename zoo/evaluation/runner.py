@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from zoo.evaluation.rankings import Rankings
     from zoo.evaluation.report import Report
     from zoo.types import Batch
 
@@ -73,8 +74,9 @@ class EvaluationLoop(lightning.LightningModule):
         report = self.benchmark.score(collected, self.data, self.model.descriptor_name, shard)
         self._log(report)
         if self.trainer.is_global_zero:
-            write_run(report, self.benchmark.rankings(collected, self.data, report), self.folder, self.about)
-            self._draw(collected, report)
+            rankings = self.benchmark.rankings(collected, self.data, report)
+            write_run(report, rankings, self.folder, self.about)
+            self._draw(collected, report, rankings)
 
     def _log(self, report: Report) -> None:
         values = {f"test/{label}": cell.mean for label, cell in report.own.cells.items()}
@@ -82,8 +84,8 @@ class EvaluationLoop(lightning.LightningModule):
         for name, value in values.items():
             self.log(name, value, sync_dist=True)
 
-    def _draw(self, collected: dict[str, Any], report: Report) -> None:
-        sheet = write_sheet(lambda: self.benchmark.sheet(collected, self.data, report), self.folder)
+    def _draw(self, collected: dict[str, Any], report: Report, rankings: Rankings | None) -> None:
+        sheet = write_sheet(lambda: self.benchmark.sheet(collected, self.data, report, rankings), self.folder)
         for logger in self.trainer.loggers if sheet is not None else ():
             if hasattr(logger, "log_image"):
                 logger.log_image("test/ranked", [sheet])

@@ -134,6 +134,11 @@ class PackedGains:
             gains[found] = self._gains[places]
         return torch.from_numpy(gains).to(device)
 
+    @property
+    def longest(self) -> int:
+        """The largest number of items that any query lists."""
+        return int(self._rows.lengths().max(initial=0))
+
     def ideal(self, k: int) -> Tensor:
         """Returns the k largest gains of each query in falling order, (Q, k) float64, filled up with 0.
 

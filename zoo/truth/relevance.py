@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -147,6 +147,15 @@ class GradedLists:
     gains: tuple[Mapping[str, float], ...]
     gallery_ids: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    # What files of gains never state.
+    boxes: ClassVar[None] = None
+    positional: ClassVar[bool] = False
+    excluded: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def query_images(self) -> tuple[str, ...]:
+        """Names of the images that show the queries: the queries' own."""
+        return self.query_ids
 
     def __post_init__(self) -> None:
         _check_queries(self.query_ids)

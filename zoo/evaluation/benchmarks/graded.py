@@ -36,11 +36,8 @@ class Graded(RankedBenchmark):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.ground_truth, self.gain, self.leave_out_query = (
-            input_path("ground_truth", ground_truth),
-            gain,
-            leave_out_query,
-        )
+        self.ground_truth = input_path("ground_truth", ground_truth)
+        self.gain, self.leave_out_query = gain, leave_out_query
         self.k = check_cut_offs(k, whole=True)
         self.metrics()  # refuses a gain that doesn't exist before anything is read
 
@@ -54,8 +51,7 @@ class Graded(RankedBenchmark):
 
     def judge_of(self, truth: GradedLists) -> Judge:
         """Returns the judge of the gains."""
-        longest = max(1, *map(len, truth.gains))
-        return GradedJudge(truth.pack(self.gallery_ids), self._own(), longest)
+        return GradedJudge(truth.pack(self.gallery_ids), self._own())
 
 
 export = Graded

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BASELINES = ("pixels", "random", "composition")
 RANDOM_DIM = 256
 AGREEMENT = ("exact", "exact by relation", "bipartite", "authors")
+_QUERIES_AT_ONCE = 64  # whose distances to the gallery are held while lists are kept
 EXACT_NODES = 6  # more nodes a graph make the exact distance of millions of pairs infeasible
 
 
@@ -37,6 +38,8 @@ class Relational(Benchmark):
 
     Raises ValueError for a baseline it doesn't know or fewer than one query.
     """
+
+    name = "relational"
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class Relational(Benchmark):
         split = data.gallery_split
         ids, graphs = data.ids(split), data.scene_graphs(split)
         parts = {
-            "benchmark": "relational",
+            "benchmark": self.name,
             "gallery": len(ids),
             "gallery_ids": ids_hash(ids),
             "queries": min(self.queries, len(ids)),
@@ -142,18 +145,20 @@ class Relational(Benchmark):
         method, nodes = self.columns[0]
         truth = self.truth(data, method, nodes)
         queries = []
-        for query, name in enumerate(report.query_ids):
-            distances = self._distances(collected, report.own, torch.tensor([query]))[0]
-            distances[query] = torch.inf
-            nearest = distances.argsort(stable=True)[: min(self.kept, len(names) - 1)].tolist()
-            items = [
-                RankedItem(names[item], -distances[item].item(), note=f"ground truth {truth[query, item]:.3g}")
-                for item in nearest
-            ]
-            queries.append(RankedQuery(query, name, name, None, None, items))
+        for rows in torch.arange(len(report.query_ids)).split(_QUERIES_AT_ONCE):
+            distances = self._distances(collected, report.own, rows).scatter(1, rows[:, None], torch.inf)
+            order = distances.argsort(dim=1, stable=True)[:, : min(self.kept, len(names) - 1)].tolist()
+            for query, nearest, row in zip(rows.tolist(), order, distances, strict=True):
+                items = [
+                    RankedItem(names[item], -row[item].item(), note=f"ground truth {truth[query, item]:.3g}")
+                    for item in nearest
+                ]
+                queries.append(RankedQuery(query, names[query], names[query], None, None, items))
         return Rankings(report.own.label, "L2 distance, negative", split, split, queries)
 
-    def sheet(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Image.Image | None:
+    def sheet(
+        self, collected: Mapping[str, Collected], data: Any, report: Report, rankings: Rankings
+    ) -> Image.Image | None:
         """Returns each query's nearest items by the own row, and below by the first ground truth."""
         shown = min(self.sheet_queries, len(report.query_ids))
         if not shown:
