@@ -51,7 +51,8 @@ class Instances(RankedBenchmark):
             raise ValueError(f"benchmark '{self.name}' asks with every image of the gallery: leave out data.queries")
         if self.labels is not None:
             names, labels = read_labels(self.labels)
-            unlabelled = [name for name in source.gallery_ids or () if name not in set(names)]
+            labelled = set(names)
+            unlabelled = [name for name in source.gallery_ids or () if name not in labelled]
             if unlabelled and self.incomplete == "refuse":
                 raise ValueError(
                     f"labels must name every image of the gallery, {len(unlabelled)} are missing, '{unlabelled[0]}' "
