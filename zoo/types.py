@@ -5,7 +5,8 @@ Letters used in every shape of the zoo:
 - B items in a batch, Q queries, N gallery items, K items of a shortlist, L anchors
 - D descriptor dimension, C channels or classes, H and W height and width of a map, R regions of an image
 - O objects of a scene, A attributes of an object, E edges of a scene graph, P pairs of objects
-- S questions about an image, T components of a question vector
+- S questions about an image, T components of a question vector or words of a question
+- G ground truths that are used side by side
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ class Batch(_Transferable):
 
     `index (B,)` int64 is the position within the split, by which gathered descriptors are put back into order.
     `images (B, 3, H, W)` float in [0, 1], before the model's own normalisation.
-    `questions (B, S, T)` float, `answers (B, S)` int64 class ids, `question_types (B, S)` int64 positions in
-    `question_type_names`, which are written "kind/type"; all four or none.
+    `questions (B, S, T)`: float vectors, or int64 word ids of `vocabulary` (a name of `zoo.vocabulary`), 0 behind the
+    last word. `answers (B, S)` int64 class ids, -1 where the answer isn't known or an image has fewer questions.
+    `question_types (B, S)` int64 positions in `question_type_names`, which are written "kind/type". All four or none.
+    `distances (G, B, B)` float: G ground truths, from the image of a row (as query) to that of a column, for training.
     """
 
     index: Tensor
@@ -56,6 +59,8 @@ class Batch(_Transferable):
     answers: Tensor | None = None
     question_types: Tensor | None = None
     question_type_names: tuple[str, ...] = ()
+    vocabulary: str | None = None
+    distances: Tensor | None = None
 
     def __len__(self) -> int:
         """Returns B."""
