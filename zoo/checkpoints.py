@@ -25,10 +25,12 @@ def load_model(source: str, weights: str | None = None, **parameters: Any) -> An
     if weights and described["name"] != source:
         raise UsageError(f"weights '{path}' belong to the model '{described['name']}', not to '{source}'")
     try:
-        model = config.create("model", described["name"], **{**described["parameters"], **parameters})
+        on_reload = registry.load("model", described["name"]).on_reload
+        model = config.create("model", described["name"], **{**described["parameters"], **parameters, **on_reload})
     except registry.UnknownName as error:
         raise UsageError(f"weights '{path}' were written by {described['origin']}: {error}") from error
     fill(model, state, path)
+    model.registered["parameters"].update({key: described["parameters"][key] for key in on_reload})
     return model.eval()
 
 
@@ -38,7 +40,7 @@ def weights_file(model: str, weights: str | None) -> Path:
     Raises UsageError naming the weights that exist.
     """
     if weights and _is_file_name(weights):
-        return Path(weights)
+        return Path(weights).expanduser()
     folder = registry.folder(registry.lookup("model", model)) / "weights"
     known = sorted(path.stem for path in folder.glob("*.safetensors"))
     if weights is None:

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 class _SelfDescribing(lightning.LightningModule):
     """Writes registry name and plain hyper-parameters into its checkpoints, so that the file alone rebuilds it.
 
-    `registered` is set by `zoo.create`: {"kind", "name", "origin", "parameters"}.
+    `registered` is set by `zoo.create`: {"kind", "name", "origin", "parameters"}. `trained` is False where `zoo train`
+    has nothing to do. `on_reload` holds the parameters that only say where starting weights are read from, each with
+    the value that reads none: a model rebuilt from its own file must not need another.
     """
 
     registered: dict[str, Any] | None = None
+    trained: ClassVar[bool] = True
+    on_reload: ClassVar[Mapping[str, Any]] = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description; a model built past `zoo.create` has none and can't be rebuilt from its checkpoint."""
@@ -32,11 +36,11 @@ class _SelfDescribing(lightning.LightningModule):
 class Embedder(_SelfDescribing):
     """A model that turns images into representations.
 
-    A subclass implements `embed`, the usual Lightning `training_step` and `configure_optimizers`; it is built from
-    keyword arguments without defaults, which all stand in its YAML. `kinds` names the `Representation` fields it fills;
-    `monitor` is the metric by which the best checkpoint is kept, `monitor_mode` its sense; `tiny` holds the overrides
-    with which the contract test (`zoo.testing.check_model`) builds it in seconds, `tiny_batch` makes the batch that it
-    is tested on.
+    A subclass implements `embed` and, unless `trained` is False, the usual Lightning `training_step` and
+    `configure_optimizers`; it is built from keyword arguments without defaults, which all stand in its YAML. `kinds`
+    names the `Representation` fields it fills; `monitor` is the metric by which the best checkpoint is kept,
+    `monitor_mode` its sense; `tiny` holds the overrides with which the contract test (`zoo.testing.check_model`) builds
+    it in seconds, `tiny_batch` makes the batch that it is tested on.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("vector",)

@@ -31,8 +31,9 @@ def check_model(name: str, folder: Path) -> None:
     """Checks that the registered model `name` keeps the contract; raises AssertionError saying which clause it breaks.
 
     In order: signature equals YAML; it builds from its `tiny` preset; embeds its `tiny_batch` into the fields that
-    `kinds` names, one row an image, each independent of its neighbours; trains one step that changes weights; its
-    checkpoint rebuilds the same model from the file alone. Files go to `folder`.
+    `kinds` names, one row an image, each independent of its neighbours; trains one step that changes weights, or, if
+    `trained` is False, is frozen; its checkpoint or weights file rebuilds the same model from the file alone. Files go
+    to `folder`.
     """
     check_signature("model", name)
     cls = registry.load("model", name)
@@ -40,8 +41,8 @@ def check_model(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     model, batch = config.create("model", name, **cls.tiny), cls.tiny_batch()
     _check_embedding(model.eval(), batch)
-    _check_training(model, batch, folder)
-    _check_reload(model.eval(), batch, folder)
+    file = _check_training(model, batch, folder) if cls.trained else _check_frozen(model, batch, folder)
+    _check_reload(model.eval(), batch, file)
 
 
 def check_signature(kind: str, name: str) -> None:
@@ -87,7 +88,7 @@ def _check_embedding(model: Embedder, batch: Batch) -> None:
     _require(shaped, "descriptors() must return (B, D) tensors")
 
 
-def _check_training(model: Embedder, batch: Batch, folder: Path) -> None:
+def _check_training(model: Embedder, batch: Batch, folder: Path) -> Path:
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     trainer = _trainer(folder)
     trainer.fit(model, DataLoader([batch], batch_size=None))
@@ -96,10 +97,22 @@ def _check_training(model: Embedder, batch: Batch, folder: Path) -> None:
     bad = [name for name, value in model.named_parameters() if not value.isfinite().all()]
     _require(not bad, f"weights must stay finite, not so: {bad}")
     trainer.save_checkpoint(folder / "model.ckpt")
+    return folder / "model.ckpt"
 
 
-def _check_reload(model: Embedder, batch: Batch, folder: Path) -> None:
-    again = checkpoints.load_model(str(folder / "model.ckpt"))
+def _check_frozen(model: Embedder, batch: Batch, folder: Path) -> Path:
+    own_step = type(model).training_step is not lightning.LightningModule.training_step
+    _require(not own_step, "a model with a training_step must have trained = True")
+    for kind in model.kinds:
+        rows, modes = getattr(model.eval().embed(batch), kind), getattr(model.train().embed(batch), kind)
+        _require(not rows.requires_grad, f"{kind}: a model that isn't trained must not keep a graph of gradients")
+        _require(torch.equal(rows, modes), f"{kind}: a model that isn't trained must stay in evaluation mode")
+    checkpoints.save_weights(model, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def _check_reload(model: Embedder, batch: Batch, file: Path) -> None:
+    again = checkpoints.load_model(str(file))
     with torch.no_grad():
         old, new = model.embed(batch), again.embed(batch)
     for kind in model.kinds:

@@ -55,7 +55,8 @@ def test_the_plain_rn_trains(command, tiny, tmp_path):
 def test_the_same_evaluation_runs_on_clevr_renders(command, tiny, tmp_path):
     network = [word for word in tiny if word.startswith("model.")]
     words = ["data=clevr", "benchmark.queries=20", "benchmark.sheet_queries=1", f"hydra.run.dir={tmp_path}"]
-    command("zoo", "eval", *network, *words, ZOO_DATA=CLEVR.parent)
+    files = [f"data.root={CLEVR}", "data.images=images", "data.scenes=scenes/CLEVR_train_scenes_1000.json"]
+    command("zoo", "eval", *network, *words, *files, "data.questions=null")
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["fingerprint"]["gallery"] == 267
     rows = {row["descriptor"]: row["metrics"] for row in results["rows"] if not row["l2_normalised"]}

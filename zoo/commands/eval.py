@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from zoo.commands import _app
+from zoo.commands import _app, report
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,11 +27,12 @@ def evaluate(cfg: DictConfig) -> float | None:
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
     trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
-    data = _setup.build(cfg.data)
+    data, companions = _setup.build(cfg.data), _setup.companions(cfg)
     benchmark = _setup.opened_benchmark(cfg, data)
     run_dir = _setup.made_folder(cfg)
     try:
-        metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, source))
+        about = _setup.about(cfg, model, source)
+        metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, about, companions)
     except SIGTERMException:  # a SystemExit with code 0, as if all had been done
         sys.exit(143)
     except SystemExit:  # how Lightning ends on Ctrl-C
@@ -41,6 +42,8 @@ def evaluate(cfg: DictConfig) -> float | None:
     finally:
         training.finish_loggers(trainer)
     if trainer.is_global_zero:
+        if cfg.report:
+            report.write_page([str(run_dir)], run_dir / "report.html")
         _setup.log.info("written: %s", run_dir)
     return next(iter(metrics.values()), None)
 

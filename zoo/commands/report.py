@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from zoo.evaluation.html import Page, PictureKey
     from zoo.evaluation.results import Run
 
+QUERIES, TOP = 20, 10
 _HELP = """\
 Writes one HTML page that needs no network: the table of `zoo compare`, the values of every query, and the ranked
-lists of the worst queries of the first run, with pictures and their relevance."""
+lists of the worst queries of the first run, with pictures and their relevance, and the runs' contact sheets."""
 _EXAMPLES = """\
 examples:
   zoo report outputs/oxford/gem                              one run → report.html
@@ -33,16 +34,27 @@ def main() -> None:
     """Runs the command."""
     arguments = _parse()
     with one_line_errors():
-        from zoo.evaluation.results import read_runs
-
-        runs = read_runs(arguments.runs)
-        page = _page(runs, arguments)
-        output = arguments.output.resolve()  # before the folder changes
-        pictures, problem = _pictures(page, runs)
-        _write(output, page.html(pictures, problem))
+        problem = write_page(arguments.runs, arguments.output, arguments.metric, arguments.queries, arguments.top)
     if problem:
         print(f"zoo: {problem}", file=sys.stderr)
-    print(f"wrote {arguments.output} ({output.stat().st_size / 1e6:.1f} MB)")
+    print(f"wrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB)")
+
+
+def write_page(
+    runs: Sequence[str], output: Path, metric: str | None = None, queries: int = QUERIES, top: int = TOP
+) -> str:
+    """Writes the page about runs (`[NAME=]RUN` words) and returns why pictures are missing, empty if none is.
+
+    Raises RunError for runs that can't be read or compared.
+    """
+    from zoo.evaluation.results import read_runs
+
+    found = read_runs(runs)
+    page = _page(found, metric, queries, top)
+    path = output.resolve()  # before the folder changes
+    pictures, problem = _pictures(page, found)
+    _write(path, page.html(pictures, problem))
+    return problem
 
 
 def _parse() -> argparse.Namespace:
@@ -51,8 +63,10 @@ def _parse() -> argparse.Namespace:
         "--output", type=output_file, default="report.html", metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--metric", metavar="NAME", help="what worst means, and the plots show; default the main one")
-    parser.add_argument("--queries", type=_count, default=20, metavar="N", help="ranked lists; default: %(default)s")
-    parser.add_argument("--top", type=_count, default=10, metavar="K", help="items of a list; default: %(default)s")
+    parser.add_argument(
+        "--queries", type=_count, default=QUERIES, metavar="N", help="ranked lists; default: %(default)s"
+    )
+    parser.add_argument("--top", type=_count, default=TOP, metavar="K", help="items of a list; default: %(default)s")
     return parser.parse()
 
 
@@ -62,18 +76,17 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _page(runs: Sequence[Run], arguments: argparse.Namespace) -> Page:
+def _page(runs: Sequence[Run], metric: str | None, queries: int, top: int) -> Page:
     from zoo.evaluation.compare import compare
     from zoo.evaluation.html import Page, worst_queries
     from zoo.evaluation.results import read_rankings
 
-    metric = arguments.metric
     if metric:
         compare(runs, [metric])  # raises for a metric that a run lacks
     comparison = compare(runs)
     metric = metric or comparison.metrics[0]
-    worst = worst_queries(runs[0], metric, arguments.queries)
-    rankings = [read_rankings(run, worst, arguments.top) for run in runs]
+    worst = worst_queries(runs[0], metric, queries)
+    rankings = [read_rankings(run, worst, top) for run in runs]
     return Page(comparison, metric, worst, rankings)
 
 

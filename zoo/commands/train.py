@@ -31,6 +31,7 @@ def train(cfg: DictConfig) -> float | None:
     alone = HydraConfig.get().mode != RunMode.MULTIRUN
     resume = training.resume_path(cfg.ckpt_path, run_dir, beside=alone)
     _setup.prepare(cfg)
+    _refuse_untrained(cfg)
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
     benchmark = _setup.opened_benchmark(cfg, data) if cfg.test else None  # its mistakes should not cost a training
     trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=_setup.loggers(cfg))
@@ -44,6 +45,14 @@ def train(cfg: DictConfig) -> float | None:
         sys.exit(143)
     finally:
         training.finish_loggers(trainer)
+
+
+def _refuse_untrained(cfg: DictConfig) -> None:
+    from zoo import registry
+
+    name = cfg.model.name
+    if not registry.load("model", name).trained:
+        raise registry.UsageError(f"model '{name}' has nothing to train; evaluate it as it is: zoo eval model={name} …")
 
 
 def _conclude(cfg: DictConfig, model: Any, data: Any, benchmark: Any, trainer: Any, run_dir: Path) -> float | None:

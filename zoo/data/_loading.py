@@ -44,13 +44,42 @@ class UnrepeatedSampler(Sampler[int]):
         return len(self.positions)
 
 
+class Draw(int):
+    """A position that was drawn for training, with the `epoch` it was drawn for."""
+
+    epoch: int
+
+    def __new__(cls, position: int, epoch: int) -> Draw:
+        """Makes the position."""
+        draw = super().__new__(cls, position)
+        draw.epoch = epoch
+        return draw
+
+    def __reduce__(self) -> tuple[type[Draw], tuple[int, int]]:
+        """Travels to loader processes."""
+        return Draw, (int(self), self.epoch)
+
+
+class EpochSampler(DistributedSampler):
+    """Shuffles by seed and epoch, and tells with every position the epoch.
+
+    So what is drawn at random for an image can depend on seed, epoch and position alone: it is the same in any loader
+    process and after a run has been resumed, where the random numbers of a process are not.
+    """
+
+    def __iter__(self) -> Iterator[Draw]:
+        return (Draw(position, self.epoch) for position in super().__iter__())
+
+
 class SplitDataModule(LightningDataModule):
     """Loaders over named splits, sharded over the ranks of the trainer, if there is one.
 
-    A subclass names its `splits` and gives the `dataset` of each.
+    A subclass names its `splits`, those that a benchmark searches and that validation uses among them, and gives the
+    `dataset` of each, and a `training_dataset` where that differs.
     """
 
     splits: tuple[str, ...]
+    val_split = "val"
 
     def __init__(self, *, batch_size: int, num_workers: int) -> None:
         super().__init__()
@@ -65,6 +94,10 @@ class SplitDataModule(LightningDataModule):
         """Returns the dataset of a split; raises ValueError for another name, RuntimeError before `setup`."""
         raise NotImplementedError
 
+    def training_dataset(self, split: str) -> BatchDataset:
+        """Returns the dataset of a split as training sees it; `EpochSampler` draws its positions."""
+        return self.dataset(split)
+
     def loader(self, split: str, batch_size: int | None = None) -> DataLoader:
         """Returns a loader in order, every image once over all ranks; `batch_size` None takes the module's."""
         dataset = self.dataset(split)
@@ -74,10 +107,12 @@ class SplitDataModule(LightningDataModule):
 
     def shuffled_loader(self, split: str, seed: int) -> DataLoader:
         """Returns a loader in an order that depends on `seed` and epoch alone; ranks get equally many images."""
-        dataset = self.dataset(split)
+        dataset = self.training_dataset(split)
         rank, world = self._shard()
         # Also for a single rank: Lightning calls set_epoch, so a resumed run continues with the order of its epoch.
-        sampler = DistributedSampler(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
+        sampler = EpochSampler(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
+        # Lightning calls it too, but loader processes have begun by then: a resumed run would repeat the first epoch.
+        sampler.set_epoch(getattr(self.trainer, "current_epoch", 0))
         return self._loader(dataset, sampler, self.batch_size)
 
     def ids(self, split: str) -> list[str]:
@@ -131,6 +166,16 @@ def check_integer(name: str, value: Any, low: int) -> None:
     """Raises ValueError unless `value` is an integer of at least `low`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
+
+
+def check_size(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """Returns (height, width) in px of one number or two; raises ValueError unless they are positive integers."""
+    sides = [value, value] if isinstance(value, int) else value
+    if not isinstance(sides, (list, tuple)) or len(sides) != 2:
+        raise ValueError(f"{name} must be one integer or [height, width], got {value!r}")
+    for side in sides:
+        check_integer(name, side, 1)
+    return sides[0], sides[1]
 
 
 def _as_is(batch: Batch) -> Batch:

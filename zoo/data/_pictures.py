@@ -30,23 +30,37 @@ _TURNS = {  # EXIF orientation → what makes it upright
 class ImageFiles(Dataset):
     """Batches of image files, decoded, cut to their boxes (x0, y0, x1, y1 px) and resized when asked for.
 
-    `upright` turns pictures as their EXIF orientation says, before they are cut.
+    `image_size` is px, one number for a square or (height, width); `upright` turns pictures as their EXIF orientation
+    says, before they are cut.
     """
 
     def __init__(
-        self, paths: Sequence[Path], image_size: int, upright: bool, boxes: Sequence[Box | None] | None = None
+        self,
+        paths: Sequence[Path],
+        image_size: int | tuple[int, int],
+        upright: bool,
+        boxes: Sequence[Box | None] | None = None,
     ) -> None:
         self.paths, self.upright, self.boxes = paths, upright, boxes or [None] * len(paths)
-        self._size = (image_size, image_size)
+        height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+        self._size = (width, height)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return self.batch(indices, self.pictures(indices))
+
+    def pictures(self, indices: Sequence[int]) -> list[Image.Image]:
+        """Returns pictures at the dataset's size."""
         # Pillow's BILINEAR widens its filter when it shrinks, which is what "antialiased" means elsewhere.
-        pictures = [open_picture(self.paths[index], self.upright, self.boxes[index]) for index in indices]
-        images = [picture.resize(self._size, Image.Resampling.BILINEAR) for picture in pictures]
-        stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        pictures = (open_picture(self.paths[index], self.upright, self.boxes[index]) for index in indices)
+        return [picture.resize(self._size, Image.Resampling.BILINEAR) for picture in pictures]
+
+    @staticmethod
+    def batch(indices: Sequence[int], pictures: Sequence[Image.Image]) -> Batch:
+        """Returns pictures of one size as a batch, `indices` being their positions."""
+        stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
         return Batch(index=torch.as_tensor(indices), images=stacked.movedim(3, 1).contiguous().float().div_(255))
 
 

@@ -1,159 +1,160 @@
-"""CLEVR images and scene graphs (Johnson et al. 2017), read as a gallery to search."""
+"""CLEVR: rendered scenes with their scene graphs and questions.
+
+Johnson et al. 2017, "CLEVR: a diagnostic dataset for compositional language and elementary visual reasoning"; used for
+retrieval by Messina et al. 2018. Reads the tree of version 1.0 and what is laid out like it.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch.utils.data import DataLoader
 
-from zoo.data._loading import SplitDataModule, check_integer
-from zoo.data._pictures import ImageFiles, open_picture
-from zoo.truth import PackedGraphs, clevr_graph
-from zoo.truth.scenes import CLEVR_VOCABULARY
+from zoo.data._clevr_files import Pattern, split_parts
+from zoo.data._clevr_questions import QUESTION_TYPES
+from zoo.data._clevr_scenes import compositions
+from zoo.data._clevr_split import ClevrSplit, Jittered, open_split
+from zoo.data._loading import BatchDataset, SplitDataModule, check_integer, check_size
+from zoo.data._pictures import open_picture
+from zoo.data._truth import WithDistances, check_truth
+from zoo.files import BadFile
+from zoo.vocabulary import vocabulary as named_vocabulary
 
-_SUFFIXES = (".png", ".jpg")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.utils.data import DataLoader
+
+    from zoo.truth import PackedGraphs
 
 
 class Clevr(SplitDataModule):
-    """CLEVR renders for evaluation: one split, gallery, of the scenes of which an image exists, in the files' order.
+    """CLEVR images, each with its scene graph and all its questions, where a split has them.
 
-    `root` is the folder of the images, found by the stem of a scene's `image_filename` (.png or .jpg); `scenes` one
-    scenes file of the CLEVR 1.0 layout or a list of them; `image_size` the side in pixels to which images are resized,
-    regardless of their aspect. Raises ValueError for a value outside its range.
+    A split's images are those of its scenes file that exist, in its order, or without scenes all of them, sorted.
+    Batches hold `questions (B, S, T)` as word ids of `vocabulary`, and `answers` that point into `answers`. Splits are
+    read when they are first needed, large files once: what is kept of them goes to `cache`.
+
+    `images`, `scenes`, `questions` are paths below `root`, {split} standing for the split; null where there are none; a
+    list joins trees (then names begin with the tree's number), a mapping gives each split its own. `limit` keeps a
+    split's first so many images. `image_size` is px, one number or height, width. `augment` shifts and turns training
+    images as the paper's public code does. `truth` lists ground truths nodes/method between the images of a training
+    batch. `seed` decides order and augmentation in training. Raises ValueError for a value outside its range.
     """
 
-    splits = ("gallery",)
-    gallery_split = "gallery"
-    question_types: tuple[str, ...] = ()
+    question_types = QUESTION_TYPES
 
     def __init__(
-        self, *, root: str, scenes: str | Sequence[str], image_size: int, batch_size: int, num_workers: int
+        self,
+        *,
+        root: str,
+        images: Pattern,
+        scenes: Pattern,
+        questions: Pattern,
+        gallery_split: str,
+        train_split: str,
+        val_split: str,
+        limit: int | None,
+        image_size: int | Sequence[int],
+        augment: bool,
+        vocabulary: str,
+        truth: Sequence[str],
+        seed: int,
+        cache: str,
+        batch_size: int,
+        num_workers: int,
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
-        check_integer("image_size", image_size, 1)
-        files = [scenes] if isinstance(scenes, (str, Path)) else list(scenes)
-        if not files:
-            raise ValueError("scenes must name at least one scenes file, got an empty list")
-        self.root, self.scene_files = Path(root).expanduser(), [Path(file).expanduser() for file in files]
-        self.image_size = image_size
-        self._scenes: list[dict[str, Any]] = []
-        self._paths: list[Path] = []
+        if limit is not None:
+            check_integer("limit", limit, 1)
+        check_integer("seed", seed, 0)
+        self.gallery_split, self.train_split, self.val_split = gallery_split, train_split, val_split
+        self.splits = tuple(dict.fromkeys((train_split, val_split, gallery_split)))
+        self.root, self.cache = Path(root).expanduser(), Path(cache).expanduser()
+        self._parts = {split: split_parts(self.root, split, images, scenes, questions) for split in self.splits}
+        self.limit, self.image_size = limit, check_size("image_size", image_size)
+        self.augment, self.truth, self.seed = augment, check_truth(truth), seed
+        self.vocabulary = named_vocabulary(vocabulary)
+        self.answers = self.vocabulary.answers
+        self._opened: dict[str, ClevrSplit] = {}
+
+    def prepare_data(self) -> None:
+        """Reads what the trainer will use, so that one process alone makes the cache."""
+        self.setup("fit" if self.trainer is not None and self.trainer.state.fn == "fit" else "test")
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the scenes files and pairs scenes with images.
+        """Opens the splits of a stage: train and val for "fit", the gallery for any other.
 
-        Raises FileNotFoundError for a missing file or folder, ValueError for a file that is no scenes file, a scene
-        that appears twice, or where no scene has an image.
+        Raises FileNotFoundError for a missing file or folder, BadFile for one that is damaged or something else.
         """
-        if self._paths:
-            return
-        images = _images(self.root)
-        scenes = [scene for file in self.scene_files for scene in _read_scenes(file)]
-        kept = [scene for scene in scenes if _stem(scene) in images]
-        stems = [_stem(scene) for scene in kept]
-        if not kept:
-            raise ValueError(
-                f"root must hold an image of at least one scene, got {len(images)} images in {self.root} and "
-                f"{len(scenes)} scenes in {_join(self.scene_files)}, none of the same name; are they of the same split?"
-            )
-        if len(set(stems)) < len(stems):
-            twice = next(stem for stem in stems if stems.count(stem) > 1)
-            raise ValueError(f"scenes must describe every image once, got {twice} twice in {_join(self.scene_files)}")
-        self._scenes, self._paths = kept, [images[stem] for stem in stems]
+        for split in (self.train_split, self.val_split) if stage == "fit" else (self.gallery_split,):
+            self.dataset(split)
 
-    def train_dataloader(self) -> NoReturn:
-        """Raises NotImplementedError: questions aren't read yet, so there is nothing to train on."""
-        _no_training("train")
+    def train_dataloader(self) -> DataLoader:
+        """Returns the shuffled loader of the train split, augmented and with distances as configured."""
+        return self.shuffled_loader(self.train_split, self.seed)
 
-    def val_dataloader(self) -> NoReturn:
-        """Raises NotImplementedError, as `train_dataloader` does."""
-        _no_training("val")
+    def val_dataloader(self) -> DataLoader:
+        """Returns the loader of the val split, in order; raises ValueError where a rank would stay without an image.
+
+        Validation runs inside DDP, whose first forward pass waits for every rank.
+        """
+        world, size = self.trainer.world_size if self.trainer else 1, self.size(self.val_split)
+        if size < world:
+            raise ValueError(f"split '{self.val_split}' must have an image for each of {world} processes, got {size}")
+        return self.loader(self.val_split)
 
     def test_dataloader(self) -> DataLoader:
         """Returns the loader of the gallery, in order."""
-        return self.loader("gallery")
+        return self.loader(self.gallery_split)
 
     def size(self, split: str) -> int:
         """Returns the number of images of a split."""
         return len(self.dataset(split))
 
     def ids(self, split: str) -> list[str]:
-        """Returns the names of a split's images (file names without suffix) in order."""
-        return [path.stem for path in self.dataset(split).paths]
+        """Returns the names of a split's images in order: file names without suffix, "tree/name" in a joined split."""
+        return list(self.dataset(split).names)
+
+    def has_scene_graphs(self, split: str) -> bool:
+        """Tells whether every image of a split has its scene graph."""
+        return self.dataset(split).graphs is not None
 
     def scene_graphs(self, split: str) -> PackedGraphs:
-        """Returns the scene graphs of a split in order."""
-        self.dataset(split)
-        return PackedGraphs.from_graphs([clevr_graph(scene) for scene in self._scenes])
+        """Returns the scene graphs of a split in order; raises BadFile where it has none."""
+        graphs = self.dataset(split).graphs
+        if graphs is None:
+            named = [str(part.scenes or "null (data.scenes)") for part in self._parts[split]]
+            raise BadFile(
+                f"split '{split}' has no scene graphs: scenes must name a CLEVR scenes file that exists, got "
+                f"{', '.join(named)}; fetch it or set data.scenes"
+            )
+        return graphs
 
     def compositions(self, split: str) -> np.ndarray:
         """Returns (N, 15) float32: how many objects have each colour (8), shape (3), material (2) and size (2)."""
-        graphs = self.scene_graphs(split)
-        columns = [
-            graphs.attributes[:, position, None] == np.arange(len(words))
-            for position, words in enumerate(CLEVR_VOCABULARY.values())
-        ]
-        image = np.repeat(np.arange(len(graphs)), graphs.sizes)
-        counts = np.zeros((len(graphs), sum(map(len, CLEVR_VOCABULARY.values()))), np.float32)
-        np.add.at(counts, image, np.concatenate(columns, axis=1))
-        return counts
+        return compositions(self.scene_graphs(split))
 
     def picture(self, split: str, position: int) -> np.ndarray:
         """Returns one image at its own size as (H, W, 3) uint8 RGB."""
-        return np.array(open_picture(self.dataset(split).paths[position], upright=False))
+        return np.array(open_picture(self.dataset(split).files.paths[position], upright=False))
 
-    def dataset(self, split: str) -> ImageFiles:
-        """Returns the dataset of a split; raises ValueError for another name, RuntimeError before `setup`."""
+    def dataset(self, split: str) -> ClevrSplit:
+        """Returns the dataset of a split, read on first use; raises ValueError for another name, errors of `setup`."""
         self.check_split(split)
-        if not self._paths:
-            raise RuntimeError(f"split {split!r} is not open: call setup() first")
-        return ImageFiles(self._paths, self.image_size, upright=False)
+        if split not in self._opened:
+            self._opened[split] = open_split(
+                split, self._parts[split], self.image_size, self.vocabulary, self.limit, self.cache
+            )
+        return self._opened[split]
 
-
-def _images(root: Path) -> dict[str, Path]:
-    """Returns the image files of a folder by stem, .png before .jpg."""
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"root must be the folder of the CLEVR images, got {root}, which doesn't exist: set data.root"
-        )
-    files = [path for path in sorted(root.iterdir()) if path.suffix.lower() in _SUFFIXES]
-    return {path.stem: path for path in sorted(files, key=lambda path: path.suffix.lower() == ".png")}
-
-
-def _read_scenes(file: Path) -> list[dict[str, Any]]:
-    """Returns the scenes of a CLEVR scenes file."""
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"scenes must name CLEVR scenes files, got {file}, which doesn't exist: set data.scenes"
-        )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"scenes file {file} is damaged or truncated ({error}); fetch it again") from error
-    scenes = content.get("scenes") if isinstance(content, dict) else None
-    if not isinstance(scenes, list) or not all(isinstance(s, dict) and "image_filename" in s for s in scenes):
-        raise ValueError(
-            f'scenes file {file} must hold {{"scenes": [{{"image_filename": …}}, …]}}; is it a scenes file?'
-        )
-    return scenes
-
-
-def _stem(scene: dict[str, Any]) -> str:
-    return Path(scene["image_filename"]).stem
-
-
-def _join(files: Sequence[Path]) -> str:
-    return ", ".join(map(str, files))
-
-
-def _no_training(split: str) -> NoReturn:
-    raise NotImplementedError(
-        f"data=clevr has no {split} loader yet: its questions aren't read; it serves evaluation (split gallery)"
-    )
+    def training_dataset(self, split: str) -> BatchDataset:
+        """Returns the dataset of a split as training sees it."""
+        dataset = self.dataset(split)
+        if self.augment:
+            dataset = Jittered(dataset, f"{self.seed}/{split}/jitter")
+        return WithDistances(dataset, self.scene_graphs(split), self.truth) if self.truth else dataset
 
 
 export = Clevr

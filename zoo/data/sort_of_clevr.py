@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo.data._cache import cache_path, ensure_records, open_records
 from zoo.data._generator import Recipe, generate_chunks
-from zoo.data._loading import SplitDataModule, check_integer
+from zoo.data._loading import BatchDataset, SplitDataModule, check_integer
 from zoo.data._questions import ANSWERS, QUESTION_TYPES
 from zoo.data._scenes import COLOURS, has_room
+from zoo.data._truth import WithDistances, check_truth
 from zoo.truth import PackedGraphs, sort_of_clevr_graphs
 from zoo.types import Batch
 
@@ -41,7 +42,8 @@ class SortOfClevr(SplitDataModule):
     `root` is the cache folder; `objects` the number per image, one integer or a uniform range such as "1-6"; the first
     `warmup_epochs` epochs of training see as many other images, with `warmup_objects` objects;
     `image_size`, `object_size` (half-side, radius) are pixels; `questions` counts each kind, relational and
-    non-relational; `batch_size` counts images. Raises ValueError for a value outside its range.
+    non-relational; `truth` lists ground truths nodes/method between the images of a training batch; `batch_size` counts
+    images. Raises ValueError for a value outside its range.
     """
 
     splits = ("warmup", "train", "val", "test", "gallery")
@@ -64,6 +66,7 @@ class SortOfClevr(SplitDataModule):
         image_size: int,
         object_size: int,
         questions: int,
+        truth: Sequence[str],
         batch_size: int,
         num_workers: int,
     ) -> None:
@@ -88,6 +91,7 @@ class SortOfClevr(SplitDataModule):
         self.recipe = Recipe(seed, low, high, image_size, object_size, questions)
         self._warmup = replace(self.recipe, low=warm_low, high=warm_high)
         self._warmup_epochs = warmup_epochs
+        self.truth = check_truth(truth)
         self._datasets: dict[str, _Records] = {}
 
     def prepare_data(self) -> None:
@@ -151,6 +155,11 @@ class SortOfClevr(SplitDataModule):
         if split not in self._datasets:
             raise RuntimeError(f"split {split!r} is not open: call prepare_data() and setup() first")
         return self._datasets[split]
+
+    def training_dataset(self, split: str) -> BatchDataset:
+        """Returns the dataset of a split as training sees it: with distances if configured."""
+        dataset = self.dataset(split)
+        return WithDistances(dataset, self.scene_graphs(split), self.truth) if self.truth else dataset
 
     def _used_splits(self) -> Sequence[str]:
         return self.splits if self._warmup_epochs else self.splits[1:]

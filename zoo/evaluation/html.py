@@ -17,6 +17,8 @@ from zoo.evaluation.scatter import paired_plot, sorted_plot
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from PIL import Image
+
     from zoo.evaluation.compare import Comparison
     from zoo.evaluation.rankings import RankedQuery, Rankings
     from zoo.evaluation.results import Run
@@ -84,6 +86,7 @@ class Page:
             problem=problem,
             signs=_SIGNS,
             verdicts=self._verdicts(),
+            sheets=[(run.name, sheet) for run in self.runs if (sheet := _sheet(run))],
         )
 
     def _plots(self) -> list[dict[str, Any]]:
@@ -153,6 +156,21 @@ def thumbnail(picture: np.ndarray, key: PictureKey) -> str:
             # Two lines, one of which stands out from whatever is below.
             pen.rectangle([c + d for c, d in zip(corners, (-1, -1, 1, 1), strict=True)], outline="black", width=4)
             pen.rectangle(corners, outline="yellow", width=2)
+    return _data_uri(image)
+
+
+def _sheet(run: Run) -> str | None:
+    """Returns the contact sheet that the run left in its folder as a data URI, None if it left none."""
+    from PIL import Image
+
+    path = run.folder / "contact_sheet.png"
+    if not path.is_file():
+        return None
+    with Image.open(path) as sheet:
+        return _data_uri(sheet)
+
+
+def _data_uri(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, format="WEBP", quality=_QUALITY)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -70,24 +70,26 @@ def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], til
 
 
 def ranked_sheet(
-    data: Any, split: str, distances: Tensor, truth: Tensor, queries: int, top: int, titles: tuple[str, str]
+    data: Any, split: str, orders: Mapping[str, Tensor], truth: Tensor, queries: int, top: int
 ) -> Image.Image:
-    """Returns, for the first `queries` of a split, query and nearest items by `distances` and by `truth`, both (Q, N).
+    """Returns, for the first `queries` of a split, query and nearest items by each of `orders`: title → (Q, N).
 
-    Query q is gallery item q, and left out of its own lists; `titles` name the two distances. The captions give both,
-    so that a reader sees what the model's choice costs.
+    Query q is gallery item q, and left out of its own lists. The captions give the distance that ordered the row and
+    that of the ground truth `truth` (Q, N), so that a reader sees what a model's choice costs.
     """
     rows = []
-    for query in range(min(queries, len(distances))):
-        for name, order_by in zip(titles, (distances, truth), strict=True):
-            nearest = [item for item in order_by[query].argsort(stable=True).tolist() if item != query][:top]
+    for query in range(min(queries, len(truth))):
+        for title, distances in orders.items():
+            nearest = [item for item in distances[query].argsort(stable=True).tolist() if item != query][:top]
             tiles = [Tile(data.picture(split, query), "query")]
-            tiles += [
-                Tile(data.picture(split, item), f"d {distances[query, item]:.3g} | gt {truth[query, item]:.3g}")
-                for item in nearest
-            ]
-            rows.append(SheetRow(f"{data.ids(split)[query]}: top {top} by {name}", tiles))
+            tiles += [Tile(data.picture(split, item), _caption(distances, truth, query, item)) for item in nearest]
+            rows.append(SheetRow(f"{data.ids(split)[query]}: top {top} by {title}", tiles))
     return contact_sheet(rows)
+
+
+def _caption(distances: Tensor, truth: Tensor, query: int, item: int) -> str:
+    known = f"gt {truth[query, item]:.3g}"
+    return known if distances is truth else f"d {distances[query, item]:.3g} | {known}"
 
 
 def ranking_sheet(rankings: Rankings, data: Any, queries: int) -> Image.Image | None:

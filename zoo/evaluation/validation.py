@@ -46,7 +46,7 @@ class RankingValidation(lightning.Callback):
         collected = self._collector.gather(pl_module.device)
         for name, value in collected.scores.items():
             pl_module.log(f"val/{name}", value, prog_bar=name == "accuracy", sync_dist=True)
-        if hasattr(trainer.datamodule, "scene_graphs"):
+        if _has_scene_graphs(trainer.datamodule):
             self._rank(trainer, pl_module, collected)
 
     def _rank(self, trainer: Any, pl_module: Any, collected: Collected) -> None:
@@ -58,14 +58,21 @@ class RankingValidation(lightning.Callback):
         pl_module.log("val/spearman", value, prog_bar=True, sync_dist=True)
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if loggers and trainer.is_global_zero and not trainer.sanity_checking:
-            titles = ("model", "ground truth (soft edit distance)")
-            picture = ranked_sheet(trainer.datamodule, "val", distances, truth, queries=3, top=10, titles=titles)
+            orders = {"model": distances, "ground truth (soft edit distance)": truth}
+            picture = ranked_sheet(trainer.datamodule, trainer.datamodule.val_split, orders, truth, queries=3, top=10)
             for logger in loggers:
                 logger.log_image("val/ranked", [picture], step=trainer.global_step)
 
     def _distances(self, data: Any, index: Tensor) -> Tensor:
         if self._truth is None:
-            graphs = data.scene_graphs("val")
+            graphs = data.scene_graphs(data.val_split)
             method = "exact" if int(graphs.sizes.max()) <= EXACT_NODES else "bipartite"
             self._truth = torch.from_numpy(edit_distances(graphs, graphs, nodes="soft", method=method))
         return self._truth[index][:, index]
+
+
+def _has_scene_graphs(data: Any) -> bool:
+    """Tells whether images to rank are described; some data has scene graphs in some splits alone."""
+    if hasattr(data, "has_scene_graphs"):
+        return data.has_scene_graphs(data.val_split)
+    return hasattr(data, "scene_graphs")

@@ -29,7 +29,27 @@ def relate_pairs(objects: Tensor) -> Tensor:
     return torch.cat([first, second], dim=-1).reshape(batch, count * count, 2 * width)
 
 
-def sample_pairs(objects: Tensor, shifts: int) -> Tensor:
+def add_pairs(first: Tensor, second: Tensor) -> Tensor:
+    """Add every object's projection as first of a pair to every object's as second, itself included.
+
+    A linear layer on a pair is a sum of two layers on its objects. Projecting the O objects and adding costs less than
+    projecting the O*O pairs of ``relate_pairs``, which are never built.
+
+    Args:
+        first: (B, O, D), what the layer's left half of columns makes of the objects.
+        second: (B, O, D), what its right half makes of them.
+
+    Returns:
+        (B, O*O, D), in the order of ``relate_pairs``.
+
+    Raises:
+        ValueError: the shapes differ or have not three dimensions.
+    """
+    _check_projections(first, second)
+    return (first[:, :, None] + second[:, None]).flatten(1, 2)
+
+
+def add_sampled_pairs(first: Tensor, second: Tensor, shifts: int) -> Tensor:
     """Pair every object with ``shifts`` others, so that each stands equally often in the first and second place.
 
     The objects of an image are put into a random order and paired with themselves, moved on cyclically by ``shifts``
@@ -37,28 +57,35 @@ def sample_pairs(objects: Tensor, shifts: int) -> Tensor:
     what depends on both is sampled.
 
     Args:
-        objects: (B, O, D).
-        shifts: 1 … O; O gives all pairs, in another order than ``relate_pairs``.
+        first: (B, O, D), see ``add_pairs``.
+        second: (B, O, D).
+        shifts: 1 … O; O gives all pairs, in another order than ``add_pairs``.
 
     Returns:
-        (B, O*shifts, 2D).
+        (B, O*shifts, D).
 
     Raises:
-        ValueError: ``objects`` has not three dimensions or ``shifts`` is outside 1 … O.
+        ValueError: the shapes differ, have not three dimensions, or ``shifts`` is outside 1 … O.
     """
-    if objects.dim() != 3:
-        raise ValueError(f"objects must be (B, O, D), got shape {tuple(objects.shape)}")
-    batch, count, width = objects.shape
+    _check_projections(first, second)
+    batch, count, width = first.shape
     if not 1 <= shifts <= count:
         raise ValueError(f"shifts must lie in 1 … O = {count}, got {shifts}")
-    order = torch.rand(batch, count, device=objects.device).argsort(dim=1)
-    first = torch.gather(objects, 1, order[..., None].expand(-1, -1, width))
+    order = torch.rand(batch, count, device=first.device).argsort(dim=1)[..., None].expand(-1, -1, width)
+    first, second = torch.gather(first, 1, order), torch.gather(second, 1, order)
     steps = torch.randperm(count)[:shifts].tolist()
-    return torch.cat([torch.cat([first, first.roll(step, dims=1)], dim=-1) for step in steps], dim=1)
+    return torch.cat([first + second.roll(step, dims=1) for step in steps], dim=1)
 
 
-def question_chunks(images: int, questions: int, chunk: int) -> list[tuple[slice, slice]]:
-    """Cut a grid of B images × S questions into blocks of at most ``chunk`` questions.
+def _check_projections(first: Tensor, second: Tensor) -> None:
+    if first.dim() != 3 or first.shape != second.shape:
+        raise ValueError(
+            f"first and second must be (B, O, D) alike, got shapes {tuple(first.shape)}, {tuple(second.shape)}"
+        )
+
+
+def chunk_shape(questions: int, chunk: int) -> tuple[int, int]:
+    """Return (images, questions of each) of a block that holds at most ``chunk`` questions.
 
     Blocks hold whole images where ``chunk`` allows it, otherwise a part of one image's questions.
 
@@ -67,8 +94,16 @@ def question_chunks(images: int, questions: int, chunk: int) -> list[tuple[slice
     """
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 question, got {chunk}")
-    rows = max(1, chunk // max(questions, 1))
-    columns = min(chunk, max(questions, 1))
+    return max(1, chunk // max(questions, 1)), min(chunk, max(questions, 1))
+
+
+def question_chunks(images: int, questions: int, chunk: int) -> list[tuple[slice, slice]]:
+    """Cut a grid of B images × S questions into blocks of ``chunk_shape``.
+
+    Raises:
+        ValueError: ``chunk`` is below 1.
+    """
+    rows, columns = chunk_shape(questions, chunk)
     return [
         (slice(i, min(i + rows, images)), slice(j, min(j + columns, questions)))
         for i in range(0, images, rows)

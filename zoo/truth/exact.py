@@ -141,6 +141,14 @@ def complete(large, t, search, n, m, costs):
 
 
 @compiled
+def record(search, n, image):
+    """Write the map that the search stands at into `image` (n,)."""
+    for level in range(n):
+        line, place = search.row[level], search.images[level, search.child[level] - 1]
+        image[search.open_rows[level, line]] = search.open_columns[level, place]
+
+
+@compiled
 def induced_cost(small, s, large, t, image, node, costs):
     """Cost of all edits when node i of the smaller graph becomes image[i]; `node` is the substitutions' cost."""
     n, m = small.offsets[s + 1] - small.offsets[s], large.offsets[t + 1] - large.offsets[t]
@@ -174,7 +182,10 @@ def first_map(small, s, large, t, sub, search, costs, square, image, work):
 
 @compiled
 def exact_pair(small, s, large, t, sub, costs, search, none, square, image, work):
-    """Exact distance, in units, of a graph and one of at least its size, from substitution costs (O, O)."""
+    """Exact distance, in units, of a graph and one of at least its size, and in `image` a map of that cost.
+
+    sub: substitution costs (O, O).
+    """
     n, m = small.offsets[s + 1] - small.offsets[s], large.offsets[t + 1] - large.offsets[t]
     for i in range(n):
         search.open_rows[0, i] = i
@@ -204,7 +215,10 @@ def exact_pair(small, s, large, t, sub, costs, search, none, square, image, work
         search.child[level] += 1
         match(small, s, large, t, search, level, place, n, m, costs)
         if level + 1 == n:
-            best = min(best, complete(large, t, search, n, m, costs))
+            total = complete(large, t, search, n, m, costs)
+            if total < best:
+                best = total
+                record(search, n, image)
             continue
         fill_bound(search, level + 1, n, m, costs, none)
         if lower_bound(search, level + 1, n, m) <= best - 2:
@@ -214,7 +228,7 @@ def exact_pair(small, s, large, t, sub, costs, search, none, square, image, work
 
 @compiled
 def exact_block(queries, gallery, costs, q0, q1, g0, g1, out):
-    """Write the exact distance of queries q0:q1 and gallery g0:g1 into `out`."""
+    """Write the exact distance of queries q0:q1 and gallery g0:g1 into `out` (q1 - q0, g1 - g0)."""
     nodes = 1
     for q in range(q0, q1):
         nodes = max(nodes, queries.offsets[q + 1] - queries.offsets[q])
@@ -231,4 +245,4 @@ def exact_block(queries, gallery, costs, q0, q1, g0, g1, out):
             pair_costs(queries, q, gallery, g, table, turn, sub)
             small, s, large, t = (gallery, g, queries, q) if turn else (queries, q, gallery, g)
             total = exact_pair(small, s, large, t, sub, costs, search, none, square, image, work)
-            out[q, g] = total / costs.unit
+            out[q - q0, g - g0] = total / costs.unit

@@ -158,7 +158,7 @@ def pad_square(cost, n, m, unit):
 
 @compiled
 def authors_block(queries, gallery, costs, q0, q1, g0, g1, out):
-    """Write the authors' distance of queries q0:q1 and gallery g0:g1 into `out`."""
+    """Write the authors' distance of queries q0:q1 and gallery g0:g1 into `out` (q1 - q0, g1 - g0)."""
     table = np.empty((64, len(gallery.tuples)), np.int64)
     cost = np.empty((128, 128), np.int64)
     work = np.empty((6, 128), np.int64)
@@ -175,7 +175,7 @@ def authors_block(queries, gallery, costs, q0, q1, g0, g1, out):
             for i in range(n + m):
                 node += cost[i, column_of[i]]
             turned = inverted_edges(queries, q, gallery, g, column_of, costs.bits)
-            out[q, g] = (costs.relations * node + costs.unit * turned) / costs.unit
+            out[q - q0, g - g0] = (costs.relations * node + costs.unit * turned) / costs.unit
 
 
 @compiled
@@ -334,9 +334,9 @@ def bipartite_block(queries, gallery, costs, q0, q1, g0, g1, out):
         substitutions(queries, q, gallery, costs, table)
         for g in range(g0, g1):
             if queries.ranks[q] == gallery.ranks[g]:
-                out[q, g] = 0
+                out[q - q0, g - g0] = 0
                 continue
             turn = queries.ranks[q] > gallery.ranks[g]
             pair_costs(queries, q, gallery, g, table, turn, sub)
             small, s, large, t = (gallery, g, queries, q) if turn else (queries, q, gallery, g)
-            out[q, g] = bipartite_pair(small, s, large, t, sub, costs, matching) / costs.unit
+            out[q - q0, g - g0] = bipartite_pair(small, s, large, t, sub, costs, matching) / costs.unit

@@ -50,10 +50,12 @@ class Relational(Benchmark):
         normalised: Sequence[bool],
         baselines: Sequence[str],
         agreement: bool,
+        same_size: bool,
         published: Mapping[str, Sequence[float]],
         seed: int,
         sheet_queries: int,
         sheet_top: int,
+        sheet_rows: Sequence[str],
         kept: int,
         cache: str,
     ) -> None:
@@ -66,6 +68,7 @@ class Relational(Benchmark):
         self.normalised, self.baselines, self.agreement = normalised, baselines, agreement
         self.published, self.seed, self.cache = published, seed, os.path.expanduser(cache)
         self.sheet_queries, self.sheet_top, self.kept = sheet_queries, sheet_top, kept
+        self.sheet_rows, self.same_size = sheet_rows, same_size
 
     def prepare(self, data: Any) -> None:
         """Computes every ground truth that scoring needs and keeps it on disk, with a progress bar."""
@@ -105,6 +108,8 @@ class Relational(Benchmark):
             "metrics": sorted(_label(column) for column in self.columns),
             "distance": "L2, query left out, average ranks",
         }
+        if self.same_size:
+            parts["judged"] = "against items with as many objects as the query"
         return hashed(parts)
 
     def score(self, collected: Mapping[str, Collected], data: Any, shown: str, shard: Shard) -> Report:
@@ -119,22 +124,23 @@ class Relational(Benchmark):
         queries = min(self.queries, len(gallery.index))
         own = shard.rows(queries)
         truths = {column: self._own_truth(data, *column, own) for column in self.columns}
+        ignored = self._ignored(data, own)
         rows = []
         for label, vectors in {**gallery.vectors, **self._data_vectors(data)}.items():
             for normalise in self.normalised:
                 distances = l2_distances(*_pick(vectors, own, normalise))
                 cells = {
-                    _label(column): _mean_spearman(distances, truth, own, queries, shard.device)
+                    _label(column): _mean_spearman(distances, truth, own, ignored, queries, shard.device)
                     for column, truth in truths.items()
                 }
                 rows.append(Row(label, normalise, cells, self.published.get(label)))
         return Report(
-            "Relational retrieval, Spearman's rho",
+            "Relational retrieval, Spearman's rho" + (", equal numbers of objects" if self.same_size else ""),
             rows,
             next(row for row in rows if row.label == shown),
             self.fingerprint(data),
             data.ids(data.gallery_split)[:queries],
-            agreement=self._agreement(data, own, queries, shard.device),
+            agreement=self._agreement(data, own, ignored, queries, shard.device),
             agreement_published=self.published,
             scores=gallery.scores,
         )
@@ -159,16 +165,23 @@ class Relational(Benchmark):
     def sheet(
         self, collected: Mapping[str, Collected], data: Any, report: Report, rankings: Rankings
     ) -> Image.Image | None:
-        """Returns each query's nearest items by the own row, and below by the first ground truth."""
+        """Returns each query's nearest items by the own row, by each of `sheet_rows`, and by the first ground truth.
+
+        Raises ValueError for a label in `sheet_rows` that no row has.
+        """
         shown = min(self.sheet_queries, len(report.query_ids))
         if not shown:
             return None
-        distances = self._distances(collected, report.own, torch.arange(shown))
+        rows = [report.own, *(_labelled(report, label) for label in self.sheet_rows)]
+        queries = torch.arange(shown)
+        orders = {
+            row.label + (", L2-normalised" if row.normalised else ""): self._distances(collected, row, queries)
+            for row in rows
+        }
         method, nodes = self.columns[0]
         truth = torch.from_numpy(self.truth(data, method, nodes)[:shown].copy())
-        label = report.own.label + (", L2-normalised" if report.own.normalised else "")
-        titles = (label, f"ground truth (edit distance: {nodes}, {method})")
-        return ranked_sheet(data, data.gallery_split, distances, truth, shown, self.sheet_top, titles)
+        orders[f"ground truth (edit distance: {nodes}, {method})"] = truth
+        return ranked_sheet(data, data.gallery_split, orders, truth, shown, self.sheet_top)
 
     @staticmethod
     def _distances(collected: Mapping[str, Collected], row: Row, queries: Tensor) -> Tensor:
@@ -184,13 +197,21 @@ class Relational(Benchmark):
     def _agrees(self, data: Any) -> bool:
         return self.agreement and int(data.scene_graphs(data.gallery_split).sizes.max()) <= EXACT_NODES
 
-    def _agreement(self, data: Any, own: Tensor, queries: int, device: torch.device) -> dict[str, Cell]:
+    def _ignored(self, data: Any, own: Tensor) -> Tensor:
+        """Returns (q, N) bool: what a query is not judged against, itself and perhaps images of another size."""
+        sizes = torch.from_numpy(np.asarray(data.scene_graphs(data.gallery_split).sizes))
+        ignored = (sizes[own, None] != sizes) if self.same_size else torch.zeros((len(own), len(sizes)), dtype=bool)
+        return ignored.scatter_(1, own[:, None], value=True)
+
+    def _agreement(
+        self, data: Any, own: Tensor, ignored: Tensor, queries: int, device: torch.device
+    ) -> dict[str, Cell]:
         """Correlates the exact distance with the approximations (paper, Sec. 6: .89, not said of which exact form)."""
         if not self._agrees(data):
             return {}
         truth = {method: self._own_truth(data, method, "soft", own) for method in AGREEMENT}
         pairs = [("exact", "bipartite"), ("exact", "authors"), ("exact by relation", "authors")]
-        return {f"{a} ~ {b}": _mean_spearman(truth[a], truth[b], own, queries, device) for a, b in pairs}
+        return {f"{a} ~ {b}": _mean_spearman(truth[a], truth[b], own, ignored, queries, device) for a, b in pairs}
 
     def _data_vectors(self, data: Any) -> dict[str, Tensor]:
         vectors = {}
@@ -202,6 +223,14 @@ class Relational(Benchmark):
         return vectors
 
 
+def _labelled(report: Report, label: str) -> Row:
+    found = next((row for row in report.rows if row.label == label), None)
+    if found is None:
+        known = ", ".join(dict.fromkeys(row.label for row in report.rows))
+        raise ValueError(f"benchmark.sheet_rows must name rows of the table ({known}), got {label!r}")
+    return found
+
+
 def _pick(vectors: Tensor, own: Tensor, normalise: bool) -> tuple[Tensor, Tensor]:
     vectors = F.normalize(vectors.float(), dim=1) if normalise else vectors
     return vectors[own], vectors
@@ -211,11 +240,12 @@ def _label(column: tuple[str, str]) -> str:
     return "spearman/" + "_".join(column)
 
 
-def _mean_spearman(distances: Tensor, truth: Tensor, own: Tensor, queries: int, device: torch.device) -> Cell:
+def _mean_spearman(
+    distances: Tensor, truth: Tensor, own: Tensor, ignored: Tensor, queries: int, device: torch.device
+) -> Cell:
     metric = RankSpearman(per_query=True).to(device)
     if len(own):
-        itself = torch.zeros(distances.shape, dtype=torch.bool).scatter_(1, own[:, None], value=True)
-        metric.update(distances, truth, ignore=itself, query=own)
+        metric.update(distances, truth, ignore=ignored, query=own)
     return Cell.of(metric, queries)
 
 

@@ -7,26 +7,32 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 
 from zoo.models.two_stage_rn.initialisation import initialise
-from zoo.models.two_stage_rn.net import AGGREGATIONS, TwoStageRNNet, pool_pairs
+from zoo.models.two_stage_rn.net import AGGREGATIONS, FEATURES, Pooling, TwoStageRNNet
 from zoo.module import Embedder
 from zoo.types import Batch, Representation, Role
+from zoo.vocabulary import vocabulary as named_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-FEATURES = ("relation", "conv")
-SCHEDULES = ("constant", "cosine")
+    from zoo.vocabulary import Vocabulary
+
+SCHEDULES = ("constant", "cosine", "stepped")
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 PAIR_NORM = {"paper": False, "authors": True}
+UNKNOWN = "unknown"  # a vocabulary of CLEVR's words and answers, in an order that nobody published
 
 
 class TwoStageRN(Embedder):
     """RN and 2S-RN of Messina et al. 2018; every parameter is explained in `conf/model/two_stage_rn.yaml`.
 
-    Raises ValueError for a feature, aggregation, convention or schedule it doesn't know.
+    Raises ValueError for a feature, aggregation, convention, optimiser, schedule or vocabulary it doesn't know, and for
+    sizes that don't fit the vocabulary.
     """
 
     monitor: ClassVar[str] = "val/accuracy"
@@ -41,6 +47,9 @@ class TwoStageRN(Embedder):
         f: Sequence[int],
         question_layer: int,
         question_dim: int,
+        vocabulary: str | None,
+        word_dim: int,
+        question_length: int,
         answers: int,
         coordinate_range: float,
         pair_scale: float,
@@ -53,87 +62,160 @@ class TwoStageRN(Embedder):
         aggregation: str,
         convention: str,
         pair_norm: bool | None,
+        optimizer: str,
         learning_rate: float,
         weight_decay: float,
         schedule: str,
         warmup_steps: int,
+        step_epochs: int,
+        step_limit: float,
     ) -> None:
         super().__init__()
         _check("feature", feature, FEATURES)
         _check("aggregation", aggregation, AGGREGATIONS)
         _check("convention", convention, tuple(PAIR_NORM))
+        _check("optimizer", optimizer, tuple(OPTIMIZERS))
         _check("schedule", schedule, SCHEDULES)
-        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
-            if not isinstance(value, (int, float)) or value < 0:
-                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+        _check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit)
+        if not isinstance(step_epochs, int) or step_epochs < 1:
+            raise ValueError(f"step_epochs must be an integer of at least 1, got {step_epochs!r}")
+        words = _vocabulary_size(vocabulary, answers, question_groups)
         self.net = TwoStageRNNet(
-            conv, g, h, f, question_layer, question_dim, answers, coordinate_range, pair_scale, dropout, chunk
-        )
+            conv, g, h, f, question_layer, question_dim, words, word_dim, question_length, answers,
+            coordinate_range, pair_scale, dropout, chunk,
+        )  # fmt: skip
         if feature == "relation" and question_layer == 0:
             raise ValueError(
                 "feature must be conv where question_layer is 0 (RN has no question-free layer), got relation"
             )
         if question_groups is not None:
             initialise(self.net, question_groups, question_gate)
-        self.pair_shifts = pair_shifts
+        self.vocabulary, self.pair_shifts = vocabulary, pair_shifts
         self.feature, self.aggregation = feature, aggregation
         self.pair_norm = PAIR_NORM[convention] if pair_norm is None else pair_norm
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.optimizer, self.learning_rate, self.weight_decay = optimizer, learning_rate, weight_decay
         self.schedule, self.warmup_steps = schedule, warmup_steps
+        self.step_epochs, self.step_limit = step_epochs, step_limit
+
+    @property
+    def pooling(self) -> Pooling:
+        """Returns what `embed` reads off the network; the conv rows of the paper know no pair normalisation."""
+        return Pooling(self.feature, self.aggregation, self.feature == "relation" and self.pair_norm)
 
     def embed(self, batch: Batch, role: Role = "gallery") -> Representation:
         """Returns the configured descriptor: relation features of g, or the conv features of the RN baseline."""
-        if self.feature == "conv":
-            return Representation(vector=self.net.conv_features(batch.images, self.aggregation))
-        return Representation(vector=self.net.relation_features(batch.images, self.aggregation, self.pair_norm))
+        return Representation(vector=self.net.describe(batch.images, [self.pooling])[0])
 
     @property
     def descriptor_name(self) -> str:
         """Returns the row of `descriptors` that `embed` returns."""
-        if self.feature == "conv":
-            return f"RN conv {self.aggregation}"
-        return f"2S-RN {self.aggregation}" + (", pair L2" if self.pair_norm else "")
+        return _row(self.pooling)
 
     def descriptors(self, batch: Batch, role: Role = "gallery") -> dict[str, Tensor]:
         """Returns the rows of Table 1 that one checkpoint yields: conv and relation features, max and avg."""
-        rows = {f"RN conv {how}": self.net.conv_features(batch.images, how) for how in AGGREGATIONS}
-        pairs = self.net.relations(batch.images) if len(self.net.g) else None
-        for how in AGGREGATIONS if pairs is not None else ():
-            rows[f"2S-RN {how}"] = pool_pairs(pairs, how, pair_norm=False)
-            rows[f"2S-RN {how}, pair L2"] = pool_pairs(pairs, how, pair_norm=True)
-        return rows
+        poolings = [Pooling("conv", how) for how in AGGREGATIONS]
+        if len(self.net.g):
+            poolings += [Pooling("relation", how, norm) for how in AGGREGATIONS for norm in (False, True)]
+        rows = self.net.describe(batch.images, poolings)
+        return {_row(pooling): row for pooling, row in zip(poolings, rows, strict=True)}
+
+    def answer(self, images: Tensor, questions: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Returns the answers to the questions, in words, asked about B images in the network's present mode.
+
+        `images (B, 3, H, W)`; `questions` holds a list for each image, of any length. Raises ValueError where the
+        model has no vocabulary or its order isn't known, for a word it doesn't hold, and unless there is one list for
+        each image.
+        """
+        words = self._vocabulary()
+        if len(questions) != len(images):
+            raise ValueError(f"questions must be one list per image, {len(images)}, got {len(questions)}")
+        encoded = [[words.encode(question) for question in asked] for asked in questions]
+        most = max((len(asked) for asked in encoded), default=0)
+        longest = max((len(ids) for asked in encoded for ids in asked), default=0)
+        ids = torch.zeros(len(encoded), most, longest, dtype=torch.long)
+        for image, asked in enumerate(encoded):
+            for position, question in enumerate(asked):
+                ids[image, position, : len(question)] = torch.tensor(question)
+        if not ids.numel():
+            return [[] for _ in questions]
+        with torch.no_grad():
+            found = self.net(images, ids.to(images.device)).argmax(-1).tolist()
+        return [
+            [words.answers[answer] for answer in row[: len(asked)]] for row, asked in zip(found, questions, strict=True)
+        ]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns the cross entropy of the answers to all questions of the batch."""
+        """Returns the cross entropy of the answers to all questions of the batch; unanswered ones don't count.
+
+        Raises ValueError for a batch without questions or with those of another vocabulary.
+        """
+        self._check_questions(batch)
         logits = self.net(batch.images, batch.questions, self.pair_shifts).flatten(0, 1)
         answers = batch.answers.flatten()
-        loss = F.cross_entropy(logits.float(), answers)
-        accuracy = (logits.argmax(-1) == answers).float().mean()
-        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
-        self.log("train/accuracy", accuracy, batch_size=len(batch), on_step=False, on_epoch=True, sync_dist=True)
+        known = int((answers >= 0).sum())
+        loss = F.cross_entropy(logits.float(), answers, ignore_index=-1, reduction="sum") / max(known, 1)
+        if known:
+            right = (logits.argmax(-1) == answers).sum() / known
+            options = {"batch_size": known, "on_step": False, "on_epoch": True, "sync_dist": True}
+            self.log("train/loss", loss, prog_bar=True, **options)
+            self.log("train/accuracy", right, **options)
         return loss
 
     def task_scores(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns right answers and questions: all, of each kind, of each type; `{}` for images without questions."""
+        """Returns right answers and answered questions: all, of each kind, of each type.
+
+        `{}` for images without questions, and, with a warning, where the model can't read them.
+        """
         if batch.questions is None:
             return {}
+        if batch.vocabulary != self.vocabulary:
+            rank_zero_warn(f"{self._mismatch(batch)}; they are not asked")
+            return {}
         right = self.net(batch.images, batch.questions).argmax(-1) == batch.answers
-        scores = {"accuracy": _sum_and_count(right, torch.ones_like(right))}
+        known = batch.answers >= 0
+        scores = {"accuracy": _sum_and_count(right, known)}
         for position, name in enumerate(batch.question_type_names):
-            counted = _sum_and_count(right, batch.question_types == position)
+            counted = _sum_and_count(right, known & (batch.question_types == position))
             kind = f"accuracy/{name.split('/')[0]}"
             scores[kind] = scores.get(kind, torch.zeros_like(counted)) + counted
             scores[f"accuracy/{name}"] = counted
         return scores
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Returns AdamW with a linear warm-up, then a constant or cosine-decaying rate, stepped per batch."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        total = self.trainer.estimated_stepping_batches if self.schedule == "cosine" else None
-        factor = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, self.warmup_steps, total)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+        """Returns the optimiser and its rate: a warm-up, then constant or cosine, per batch; or stepped, per epoch."""
+        optimizer = OPTIMIZERS[self.optimizer](self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        if self.schedule == "stepped":
+            interval, factor = "epoch", self._stepped_factor
+        else:
+            total = self.trainer.estimated_stepping_batches if self.schedule == "cosine" else None
+            interval, factor = "step", lambda step: learning_rate_factor(step, self.warmup_steps, total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+    def _stepped_factor(self, epoch: int) -> float:
+        return stepped_factor(epoch, self.learning_rate, self.step_epochs, self.step_limit)
+
+    def _vocabulary(self) -> Vocabulary:
+        """Returns the words that the model reads; raises ValueError where there are none, or in unknown order."""
+        if self.vocabulary is None:
+            raise ValueError("questions in words need model.vocabulary, got null: this model reads question vectors")
+        if self.vocabulary == UNKNOWN:
+            raise ValueError(
+                "questions can't be answered by a model of vocabulary 'unknown': the order of the words that it was "
+                "trained with was never published; its image features work"
+            )
+        return named_vocabulary(self.vocabulary)
+
+    def _check_questions(self, batch: Batch) -> None:
+        if self.vocabulary == UNKNOWN:
+            self._vocabulary()
+        if batch.questions is None:
+            raise ValueError("two_stage_rn is trained on questions, this batch has none")
+        if batch.vocabulary != self.vocabulary:
+            raise ValueError(self._mismatch(batch))
+
+    def _mismatch(self, batch: Batch) -> str:
+        return f"questions must be of the model's vocabulary {self.vocabulary!r}, got those of {batch.vocabulary!r}"
 
     @classmethod
     def tiny_batch(cls) -> Batch:
@@ -159,13 +241,49 @@ def learning_rate_factor(step: int, warmup: int, total: float | None) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def stepped_factor(epoch: int, start: float, step_epochs: int, limit: float) -> float:
+    """Returns the multiple of the rate `start` in an epoch: doubled every `step_epochs` while the rate is below limit.
+
+    The last doubling may pass the limit: 5e-6 with a limit of 5e-4 ends at 6.4e-4, as in the authors' code.
+    """
+    factor = 1.0
+    for _ in range(epoch // step_epochs):
+        if start * factor >= limit:
+            break
+        factor *= 2
+    return factor
+
+
+def _row(pooling: Pooling) -> str:
+    name = "RN conv" if pooling.feature == "conv" else "2S-RN"
+    return f"{name} {pooling.aggregation}" + (", pair L2" if pooling.pair_norm else "")
+
+
+def _vocabulary_size(name: str | None, answers: int, groups: Sequence[int] | None) -> int | None:
+    """Returns how many words a vocabulary has; raises ValueError where the other arguments don't fit it."""
+    if name is None:
+        return None
+    words = named_vocabulary("clevr" if name == UNKNOWN else name)
+    if answers != len(words.answers):
+        raise ValueError(f"answers must be {len(words.answers)} for vocabulary {name!r}, got {answers}")
+    if groups is not None:
+        raise ValueError(f"question_groups must be null for vocabulary {name!r} (they group bits), got {list(groups)}")
+    return len(words.words)
+
+
 def _sum_and_count(right: Tensor, which: Tensor) -> Tensor:
-    return torch.stack([(right & which.bool()).sum(), which.sum()]).double()
+    return torch.stack([(right & which).sum(), which.sum()]).double()
 
 
 def _check(argument: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{argument} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _check_numbers(**values: float) -> None:
+    for name, value in values.items():
+        if not isinstance(value, (int, float)) or value < 0:
+            raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
 
 
 export = TwoStageRN

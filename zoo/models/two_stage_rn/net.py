@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zoo.ops.relations import question_chunks, relate_pairs, sample_pairs, shifted_relu_sum
+from zoo.models.two_stage_rn.text import QuestionEncoder
+from zoo.ops.relations import add_pairs, add_sampled_pairs, chunk_shape, shifted_relu_sum
 
+FEATURES = ("relation", "conv")
 AGGREGATIONS = ("max", "avg")
+
+
+class Pooling(NamedTuple):
+    """What of the network becomes a descriptor, and how.
+
+    `feature` is ``relation`` (the question-free g of all pairs) or ``conv`` (the positions of the last convolution
+    map); `aggregation` is ``max`` or ``avg``; with `pair_norm` each vector is L2-normalised before.
+    """
+
+    feature: str
+    aggregation: str
+    pair_norm: bool = False
 
 
 class TwoStageRNNet(nn.Module):
@@ -28,12 +43,15 @@ class TwoStageRNNet(nn.Module):
         h: widths of the layers behind g, summed over the pairs (Sort-of-CLEVR: 256).
         f: widths of the hidden answer layers (256, 256); dropout follows the last of them.
         question_layer: 0 … len(g), see above.
-        question_dim: width of a question (Sort-of-CLEVR: 11).
+        question_dim: width of a question (Sort-of-CLEVR: 11), or of the LSTM that reads its words.
+        words: size of the vocabulary, whose ids questions are made of; None = questions are vectors.
+        word_dim: width of a word's embedding; read only with `words`, as is the next.
+        question_length: words of the longest question.
         answers: number of answers (Sort-of-CLEVR: 10).
         coordinate_range: the two coordinate channels go from minus to plus this value (authors' code: 4).
         pair_scale: factor on the sum over pairs; a power of ten or so below 1 steadies bf16 (PITFALLS.md).
         dropout: probability, paper .5.
-        chunk: (image, question) rows expanded to all pairs at a time; bounds memory, changes no result.
+        chunk: images, or (image, question) rows, expanded to all pairs at a time; bounds memory, changes no result.
 
     Raises:
         ValueError: a width list is empty, ``question_layer`` is outside g, or ``chunk`` is below 1.
@@ -49,6 +67,9 @@ class TwoStageRNNet(nn.Module):
         f: Sequence[int],
         question_layer: int,
         question_dim: int,
+        words: int | None,
+        word_dim: int,
+        question_length: int,
         answers: int,
         coordinate_range: float,
         pair_scale: float,
@@ -61,6 +82,7 @@ class TwoStageRNNet(nn.Module):
         widths = [2 * (conv[-1] + 2), *g, *h]
         before, after = widths[: question_layer + 1], widths[question_layer + 1 :]
         self.conv = nn.Sequential(*(_conv_block(a, b) for a, b in pairwise([3, *conv])))
+        self.text = None if words is None else QuestionEncoder(words, word_dim, question_dim, question_length)
         self.g = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(before))
         self.h_pair = nn.Linear(before[-1], after[0])
         self.h_question = nn.Linear(question_dim, after[0], bias=False)
@@ -73,60 +95,68 @@ class TwoStageRNNet(nn.Module):
 
         Args:
             images: (B, 3, H, W).
-            questions: (B, S, question_dim).
+            questions: (B, S, question_dim), or word ids (B, S, T) with 0 behind the last word.
             pair_shifts: relate every object to that many random objects instead of all O of them, and scale the sum
-                up by O / pair_shifts. A training step then costs that much less; see ``sample_pairs``.
+                up by O / pair_shifts. A training step then costs that much less; see ``add_sampled_pairs``.
 
         Returns:
             Logits (B, S, answers).
 
         Raises:
-            ValueError: ``pair_shifts`` is outside 1 … O.
+            ValueError: ``pair_shifts`` is outside 1 … O, or a question is too long.
         """
         objects = self._objects(self.conv(images))
-        sampled = relate_pairs(objects) if pair_shifts is None else sample_pairs(objects, pair_shifts)
-        pairs = self.h_pair(self._relate(sampled))
-        scale = self.pair_scale * objects.shape[1] ** 2 / sampled.shape[1]
-        state = scale * self._sum_over_pairs(pairs, self.h_question(questions.to(images.dtype)))
+        pairs = self._relate(objects, [*self.g, self.h_pair], pair_shifts)
+        scale = self.pair_scale * objects.shape[1] ** 2 / pairs.shape[1]
+        questions = questions.to(images.dtype) if self.text is None else self.text(questions)
+        state = scale * self._sum_over_pairs(pairs, self.h_question(questions))
         for layer in self.f[:-1]:
             state = F.relu(layer(state))
         return self.f[-1](self.dropout(state))
 
-    def relation_features(self, images: Tensor, aggregation: str, pair_norm: bool) -> Tensor:
-        """Aggregate the question-free g over all pairs of (B, 3, H, W) to (B, D), D the width of its last layer.
+    def describe(self, images: Tensor, poolings: Sequence[Pooling]) -> list[Tensor]:
+        """Read descriptors off images, several at the price of one.
 
         Args:
             images: (B, 3, H, W).
-            aggregation: ``max`` or ``avg``.
-            pair_norm: L2-normalise every pair vector first, as the authors' code does.
+            poolings: what to return, in order.
+
+        Returns:
+            (B, D) for every pooling: D is conv[-1] for conv features, the width of the last layer of g for the others.
 
         Raises:
-            ValueError: an unknown aggregation, or a network without question-free layer (RN).
+            ValueError: an unknown feature or aggregation, or relation features where no layer is question-free (RN).
         """
-        return pool_pairs(self.relations(images), aggregation, pair_norm)
+        maps = self.conv(images)
+        # Block by block: the pairs of a whole batch fall out of the caches, which costs three times the time.
+        blocks = [self._describe(block, poolings) for block in maps.split(self.chunk)]
+        return [torch.cat(parts) for parts in zip(*blocks, strict=True)]
 
-    def relations(self, images: Tensor) -> Tensor:
-        """Return the question-free g of every pair, (B, 3, H, W) to (B, P, D).
+    def _describe(self, maps: Tensor, poolings: Sequence[Pooling]) -> list[Tensor]:
+        items = {feature: self._items(maps, feature) for feature in {pooling.feature for pooling in poolings}}
+        return [pool(items[feature], aggregation, pair_norm) for feature, aggregation, pair_norm in poolings]
 
-        Raises:
-            ValueError: a network without question-free layer (RN).
-        """
+    def _items(self, maps: Tensor, feature: str) -> Tensor:
+        """Return what a feature is pooled over, (B, C, H, W) to (B, N, D)."""
+        if feature not in FEATURES:
+            raise ValueError(f"feature must be one of {', '.join(FEATURES)}, got {feature!r}")
+        if feature == "conv":
+            return maps.flatten(2).transpose(1, 2)
         if not self.g:
             raise ValueError("relation features need a question-free layer, but question_layer is 0 (RN)")
-        return self._relate(relate_pairs(self._objects(self.conv(images))))
-
-    def conv_features(self, images: Tensor, aggregation: str) -> Tensor:
-        """Aggregate the last convolution map of (B, 3, H, W) over its positions to (B, conv[-1])."""
-        return pool_pairs(self.conv(images).flatten(2).transpose(1, 2), aggregation, pair_norm=False)
+        return self._relate(self._objects(maps), self.g).relu_()
 
     def _objects(self, maps: Tensor) -> Tensor:
         """Return the map's positions with their coordinates as objects: (B, C, H, W) to (B, H*W, C + 2)."""
         return torch.cat([maps, self._coordinates(maps)], dim=1).flatten(2).transpose(1, 2)
 
-    def _relate(self, pairs: Tensor) -> Tensor:
-        """Run the question-free layers on (B, P, 2D)."""
-        for layer in self.g:
-            pairs = F.relu(layer(pairs))
+    def _relate(self, objects: Tensor, layers: Sequence[nn.Linear], shifts: int | None = None) -> Tensor:
+        """Run layers on pairs of (B, O, D) objects, ReLU between them, to (B, P, width of the last)."""
+        first_half, second_half = layers[0].weight.chunk(2, dim=1)
+        projected = F.linear(objects, first_half, layers[0].bias), F.linear(objects, second_half)
+        pairs = add_pairs(*projected) if shifts is None else add_sampled_pairs(*projected, shifts)
+        for layer in layers[1:]:
+            pairs = layer(pairs.relu_())
         return pairs
 
     def _coordinates(self, maps: Tensor) -> Tensor:
@@ -139,18 +169,22 @@ class TwoStageRNNet(nn.Module):
         """Sum what h makes of every pair in the light of every question: (B, P, H), (B, S, H) to (B, S, H')."""
         if not self.h:
             return shifted_relu_sum(pairs, shifts, self.chunk)
-        rows: dict[int, list[Tensor]] = {}
-        for images, questions in question_chunks(len(shifts), shifts.shape[1], self.chunk):
-            block = pairs[images], shifts[images, questions]
+        rows, columns = chunk_shape(shifts.shape[1], self.chunk)
+        totals = []
+        # Split, not sliced: the gradient of a slice is as large as the whole, once for every block.
+        for block, asked in zip(pairs.split(rows), shifts.split(rows), strict=True):
             # Recomputed in the backward pass: kept activations would grow with S times P.
-            total = checkpoint(self._deep_block, *block, use_reentrant=False, preserve_rng_state=False)
-            rows.setdefault(images.start, []).append(total)
-        return torch.cat([torch.cat(blocks, dim=1) for blocks in rows.values()])
+            parts = [
+                checkpoint(self._deep_block, block, part, use_reentrant=False, preserve_rng_state=False)
+                for part in asked.split(columns, dim=1)
+            ]
+            totals.append(torch.cat(parts, dim=1))
+        return torch.cat(totals)
 
     def _deep_block(self, pairs: Tensor, shifts: Tensor) -> Tensor:
-        state = F.relu(pairs[:, None] + shifts[:, :, None])
+        state = (pairs[:, None] + shifts[:, :, None]).relu_()
         for layer in self.h:
-            state = F.relu(layer(state))
+            state = layer(state).relu_()
         return state.sum(dim=2, dtype=torch.promote_types(state.dtype, torch.float32))
 
 
@@ -159,15 +193,15 @@ def _conv_block(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
-def pool_pairs(items: Tensor, aggregation: str, pair_norm: bool) -> Tensor:
-    """Aggregate (B, P, D) to (B, D) by ``max`` or ``avg``, each vector L2-normalised before if ``pair_norm``.
+def pool(items: Tensor, aggregation: str, pair_norm: bool) -> Tensor:
+    """Aggregate (B, N, D) to (B, D) by ``max`` or ``avg``, each vector L2-normalised before if ``pair_norm``.
 
     Raises:
         ValueError: an unknown aggregation.
     """
-    items = F.normalize(items, dim=-1) if pair_norm else items
     if aggregation not in AGGREGATIONS:
-        raise ValueError(f"aggregation must be one of {AGGREGATIONS}, got {aggregation!r}")
+        raise ValueError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, got {aggregation!r}")
+    items = F.normalize(items, dim=-1) if pair_norm else items
     return items.amax(dim=1) if aggregation == "max" else items.mean(dim=1)
 
 

@@ -1,7 +1,9 @@
 """Ground truth from the files in which benchmarks publish it; nothing that is read is ever executed."""
 
+from zoo.truth.readers.coco import read_coco
 from zoo.truth.readers.gnd import read_gnd
 from zoo.truth.readers.graded import read_graded
 from zoo.truth.readers.msls import read_msls
+from zoo.truth.readers.scenes import iter_scenes, read_scenes
 
-__all__ = ["read_gnd", "read_graded", "read_msls"]
+__all__ = ["iter_scenes", "read_coco", "read_gnd", "read_graded", "read_msls", "read_scenes"]

@@ -1,0 +1,188 @@
+"""The descriptor against NumPy on timm's features, reload without the original weights, and its commands."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+import zoo
+from zoo import checkpoints
+from zoo.models.global_descriptor.module import GlobalDescriptor
+from zoo.models.global_descriptor.net import resize_shorter
+from zoo.ops.pooling import rmac
+from zoo.registry import UsageError
+from zoo.types import Batch
+
+REAL = Path(os.environ.get("ZOO_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+@pytest.fixture
+def file(tmp_path):
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "resnet.safetensors")
+    return tmp_path / "resnet.safetensors"
+
+
+@pytest.fixture
+def model(file):
+    return zoo.create_model("global_descriptor", backbone="test_resnet", backbone_weights=str(file))
+
+
+@pytest.fixture
+def batch():
+    return GlobalDescriptor.tiny_batch()
+
+
+def test_the_descriptor_is_the_unit_vector_of_the_pooled_map(model, batch):
+    network = model.net.backbone.network
+    with torch.no_grad():
+        pooled = rmac(network.forward_features((batch.images - 0.5) / 0.5), 3).numpy()
+    expected = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.embed(batch).vector.numpy(), expected, rtol=1e-4, atol=1e-6)
+    assert list(model.descriptors(batch)) == ["R-MAC"] == [model.descriptor_name]
+
+
+def test_levels_reach_the_pooling(model, batch, file):
+    other = zoo.create_model("global_descriptor", backbone="test_resnet", backbone_weights=str(file), levels=1)
+    assert not torch.allclose(other.embed(batch).vector, model.embed(batch).vector)
+
+
+def test_it_is_frozen(model, batch):
+    before = model.embed(batch).vector
+    assert not before.requires_grad
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    model.train()
+    assert not any(module.training for module in model.net.modules())
+    assert torch.equal(model.embed(batch).vector, before)
+
+
+def test_mixed_precision_is_off(model, batch):
+    expected = model.embed(batch).vector
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model.embed(batch).vector
+    assert got.dtype == torch.float32
+    assert torch.equal(got, expected)
+    assert model.embed(replace(batch, images=batch.images.double())).vector.dtype == torch.float32
+
+
+def test_an_image_is_described_alone(model, batch):
+    whole = model.embed(batch).vector
+    for position in range(len(batch)):
+        alone = model.embed(replace(batch, images=batch.images[position : position + 1])).vector
+        torch.testing.assert_close(alone[0], whole[position], rtol=1e-4, atol=1e-5)
+
+
+def test_pieces_of_a_batch_make_the_whole(model, batch, monkeypatch):
+    expected, sizes = model.embed(batch).vector, []
+    model.net.backbone.register_forward_hook(lambda module, inputs, maps: sizes.append(len(maps)))
+    monkeypatch.setattr("zoo.models.global_descriptor.net._CPU_PIXELS", 2 * 96 * 128)
+    torch.testing.assert_close(model.embed(batch).vector, expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr("zoo.models.global_descriptor.net._CPU_PIXELS", 1)
+    model.embed(batch)
+    assert sizes == [2, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [((240, 320), 120, (120, 160)), ((320, 240), 224, (299, 224)), ((75, 75), 150, (150, 150))],
+)
+def test_images_are_resized_by_their_shorter_side(shape, size, expected):
+    images = torch.rand(2, 3, *shape)
+    resized = resize_shorter(images, size)
+    assert resized.shape[2:] == expected
+    reference = torchvision.transforms.functional.resize(images, expected, antialias=True)
+    torch.testing.assert_close(resized, reference)
+    assert resize_shorter(images, None) is images
+
+
+def test_the_size_reaches_the_network(model, batch, file):
+    half = zoo.create_model("global_descriptor", backbone="test_resnet", backbone_weights=str(file), image_size=48)
+    small = replace(batch, images=resize_shorter(batch.images, 48))
+    torch.testing.assert_close(half.embed(batch).vector, model.embed(small).vector)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_its_own_file_alone_rebuilds_it(model, batch, file, tmp_path, suffix, caplog):
+    path = tmp_path / f"mine.{suffix}"
+    if suffix == "ckpt":
+        checkpoint = {"state_dict": model.state_dict()}
+        model.on_save_checkpoint(checkpoint)
+        torch.save(checkpoint, path)
+    else:
+        checkpoints.save_weights(model, path)
+    expected = model.embed(batch).vector
+    file.unlink()
+    again = zoo.load_model(str(path))
+    assert torch.equal(again.embed(batch).vector, expected)
+    assert again.registered == model.registered
+    assert checkpoints.weights_hash(again) == checkpoints.weights_hash(model)
+    assert not caplog.records
+    changed = zoo.load_model(str(path), levels=1, backbone_weights="hub")  # its weights are in the file
+    assert changed.registered["parameters"] == {**model.registered["parameters"], "levels": 1}
+
+
+def test_wrong_values_are_named():
+    for key, value, said in (
+        ("pooling", "gemm", "pooling must be one of rmac, got 'gemm'"),
+        ("levels", 0, "levels must be a whole number of at least 1, got 0"),
+        ("image_size", 3.5, "image_size must be a whole number of at least 1, got 3.5"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            zoo.create_model("global_descriptor", **{**GlobalDescriptor.tiny, key: value})
+
+
+@pytest.mark.skipif(not (REAL / "weights").is_dir(), reason=f"no {REAL / 'weights'} (real data)")
+def test_published_weights_find_a_shifted_view_of_a_photo(monkeypatch):
+    photos = sorted((REAL / "caltech101_subset" / "images").rglob("*.jpg"))[::40][:12]
+    if not photos:
+        pytest.skip(f"no photos in {REAL}/caltech101_subset (real data)")
+    monkeypatch.setenv("ZOO_DATA", str(REAL))
+    model = zoo.create_model("global_descriptor")
+    images = [torchvision.io.decode_image(str(path), "RGB")[None] / 255 for path in photos]
+    images = torch.cat([torch.nn.functional.interpolate(image, (144, 144), mode="bilinear") for image in images])
+    left, right = (
+        model.embed(Batch(index=torch.arange(len(photos)), images=view)).vector
+        for view in (images[..., :128, :128], images[..., 16:, 16:].flip(3))
+    )
+    assert left.shape == (len(photos), 1280)
+    assert torch.equal((left @ right.T).argmax(1), torch.arange(len(photos)))
+
+
+def test_training_it_is_refused_in_one_line(command):
+    done = command("zoo", "train", "model=global_descriptor", code=2)
+    said = [line for line in done.stderr.splitlines() if line]
+    assert said == [
+        "zoo: model 'global_descriptor' has nothing to train; evaluate it as it is: zoo eval model=global_descriptor …"
+    ]
+
+
+def test_missing_and_unreachable_weights_end_in_one_line(command, tmp_path):
+    done = command("zoo", "eval", "model=global_descriptor", code=2, ZOO_DATA=tmp_path / "nowhere")
+    line = done.stderr.splitlines()[-1]
+    assert "backbone_weights: there is no file" in line
+    assert "mobilenetv2_100.fp16.safetensors'; name a .safetensors or .pth file, or say hub" in line
+    words = ["zoo", "eval", "model=global_descriptor", "model.backbone=test_resnet", "model.backbone_weights=hub"]
+    done = command(*words, code=2, HF_HUB_OFFLINE=1, HF_HOME=tmp_path / "hub")
+    assert "those of test_resnet can't be downloaded" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluation_prints_its_row_and_no_warning_of_missing_training(command, file):
+    words = ["model.backbone=test_resnet", f"model.backbone_weights={file}", "data=sort_of_clevr"]
+    sizes = ["data.gallery_size=40", "data.train_size=8", "benchmark.queries=10"]
+    done = command("zoo", "eval", "model=global_descriptor", *words, *sizes)
+    assert "R-MAC" in done.stdout
+    assert "untrained" not in done.stdout + done.stderr
+
+
+def test_an_unknown_model_key_is_refused():
+    with pytest.raises(UsageError, match="no parameter 'weights'"):
+        zoo.create_model("global_descriptor", weights="random")

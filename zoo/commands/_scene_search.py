@@ -1,0 +1,123 @@
+"""`zoo truth --search`: ranks scenes by a scene, and shows what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.commands._runs import stop
+
+if TYPE_CHECKING:
+    import argparse
+
+    import numpy as np
+
+    from zoo.truth.scene_words import SceneSet
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def search(gallery: SceneSet, queries: SceneSet, arguments: argparse.Namespace) -> None:
+    """Ranks the gallery by every query and prints, and where asked writes, what was found."""
+    from zoo.truth import edit_distances
+
+    sides, nodes = (queries.graphs, gallery.graphs), arguments.nodes[0]
+    try:
+        found = edit_distances(*sides, nodes, arguments.method, arguments.max_nodes, progress=_slow(sides))
+    except ValueError as error:
+        stop(str(error).replace("max_nodes", "--max-nodes"))
+    ranked = [
+        {"name": name, "ranked": _ranked(gallery, queries.graphs[place], found[place], nodes, arguments)}
+        for place, name in enumerate(queries.names)
+    ]
+    for query in ranked:
+        _print(query, arguments)
+    if arguments.output is not None:
+        _write(ranked, nodes, arguments)
+
+
+def _slow(sides: tuple[Any, Any]) -> bool:
+    return len(sides[0]) * len(sides[1]) > 100_000
+
+
+def _ranked(
+    gallery: SceneSet, query: Any, distances: np.ndarray, nodes: str, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    from zoo.truth.edits import edit_map, edits
+
+    rows = []
+    for rank, item in enumerate(distances.argsort(kind="stable")[: arguments.k].tolist(), start=1):
+        graph = gallery.graphs[item]
+        mapping = edit_map(query, graph, nodes, arguments.method)
+        found = edits(query, graph, mapping, gallery.vocabulary, arguments.method)
+        row = {"rank": rank, "name": gallery.names[item], "distance": round(float(distances[item]), 4)}
+        rows.append({**row, "differences": found.text(), **found.record()})
+    return rows
+
+
+def _print(query: dict[str, Any], arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text(f"{query['name']} ({arguments.nodes[0]}, {arguments.method})")
+    table = Table("rank", "scene", "distance", "what differs", title=title, title_justify="left")
+    for row in query["ranked"]:
+        cells = (str(row["rank"]), row["name"], f"{row['distance']:.4g}", row["differences"])
+        table.add_row(*(Text(cell) for cell in cells))
+    Console().print(table)
+
+
+def _write(ranked: list[dict[str, Any]], nodes: str, arguments: argparse.Namespace) -> None:
+    import json
+
+    from zoo.files import replacing
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / "search.json"
+    about = {"gallery": str(arguments.gallery), "nodes": nodes, "method": arguments.method, "queries": ranked}
+    with replacing(path) as stream:
+        stream.write(json.dumps(about, indent=1, ensure_ascii=False).encode("utf-8", "replace"))
+    print(f"wrote {path}")
+    if arguments.images is not None:
+        _write_sheet(ranked, arguments.images, arguments.output / "contact_sheet.png")
+
+
+def _write_sheet(ranked: list[dict[str, Any]], folder: Path, path: Path) -> None:
+    from zoo.evaluation.pictures import SheetRow, Tile, contact_sheet
+    from zoo.files import replacing
+
+    rows, missing = [], []
+    for query in ranked:
+        own = _picture(folder, query["name"])
+        tiles = [] if own is None else [Tile(own, "query")]
+        for row in query["ranked"]:
+            picture = _picture(folder, row["name"])
+            if picture is None:
+                missing.append(row["name"])
+            else:
+                tiles.append(Tile(picture, f"{row['rank']}: {row['distance']:.4g}"))
+        if tiles:
+            rows.append(SheetRow(query["name"], tiles))
+    if not rows:
+        stop(f"--images: {folder} has none of the pictures, such as {missing[0]} with {', '.join(SUFFIXES)}")
+    with replacing(path) as stream:
+        contact_sheet(rows).save(stream, "PNG")
+    lacking = f" ({len(missing)} scenes without a picture in {folder}, such as {missing[0]})" if missing else ""
+    print(f"wrote {path}{lacking}")
+
+
+def _picture(folder: Path, name: str) -> np.ndarray | None:
+    """Returns the picture of a scene as (H, W, 3) uint8, None where there is none; a damaged one ends the command."""
+    import numpy as np
+    from PIL import Image
+
+    for suffix in SUFFIXES:
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            try:
+                with Image.open(path) as image:
+                    return np.asarray(image.convert("RGB"))
+            except Exception as error:  # damaged bytes can fail anywhere in Pillow, and in any way
+                stop(f"image {path} can't be read ({error})")
+    return None
