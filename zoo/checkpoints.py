@@ -110,8 +110,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tens
     return described, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def fill(model: Any, state: dict[str, Tensor], path: str | Path) -> None:
-    """Loads a state dict strictly; raises UsageError with the tensors that do not fit."""
+def fill(model: Any, state: dict[str, Tensor], path: str | Path, starts_anew: tuple[str, ...] = ()) -> None:
+    """Loads a state dict; raises UsageError with the tensors that do not fit.
+
+    What begins with one of `starts_anew` may be absent as a whole and then stays as it is.
+    """
+    own = model.state_dict()
+    fresh = {name: value for name, value in own.items() if starts_anew and name.startswith(starts_anew)}
+    state = state if fresh.keys() & state.keys() else {**fresh, **state}
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr, t
 
 import zoo
 from zoo.evaluation.collect import Collected
+from zoo.evaluation.pictures import CAPTION, GAP, TILE, TITLE
 from zoo.evaluation.protocol import Shard
 from zoo.truth import SceneGraph, edit_distance
 
@@ -147,3 +148,34 @@ def test_a_part_of_the_gallery_is_refused(data, benchmark):
     part = {"gallery": Collected(torch.arange(20), {"mine": torch.randn(20, 3)}, {})}
     with pytest.raises(ValueError, match="10 images are missing"):
         benchmark.score(part, data, "mine", SHARD)
+
+
+def test_queries_can_be_judged_against_images_of_their_own_size(data, tmp_path):
+    options = {"queries": 7, "nodes": ["soft"], "methods": ["authors"], "agreement": False, "cache": str(tmp_path)}
+    alike = zoo.create("benchmark", "relational", same_size=True, **options)
+    row = alike.score(collected(data), data, "mine", SHARD).own
+    rows, graphs = collected(data)["gallery"].vectors["mine"].numpy(), list(data.scene_graphs("gallery"))
+    for query, value in enumerate(row.cells["spearman/authors_soft"].per_query):
+        others = [item for item in range(30) if item != query and len(graphs[item]) == len(graphs[query])]
+        distances = cdist(rows[query : query + 1], rows[others])[0]
+        truth = [edit_distance(graphs[query], graphs[item], "soft", "authors") for item in others]
+        assert value == pytest.approx(spearmanr(distances, truth).statistic, nan_ok=True)
+    plain = zoo.create("benchmark", "relational", same_size=False, **options)
+    assert plain.fingerprint(data)["hash"] != alike.fingerprint(data)["hash"]
+
+
+def test_other_rows_stand_on_the_sheet_where_they_exist(data, tmp_path):
+    found, heights = collected(data), []
+    for rows in ([], ["random", "composition"], ["R-MAC"]):
+        benchmark = zoo.create(
+            "benchmark", "relational", queries=3, sheet_queries=2, sheet_rows=rows, cache=str(tmp_path), baselines=[]
+        )
+        found["gallery"].vectors.update({label: torch.randn(30, 2) for label in ("random", "composition")})
+        report = benchmark.score(found, data, "mine", SHARD)
+        if rows == ["R-MAC"]:
+            with pytest.raises(ValueError, match=r"sheet_rows must name rows of the table \(mine, random"):
+                benchmark.sheet(found, data, report, None)
+        else:
+            heights.append(benchmark.sheet(found, data, report, None).height)
+    lines = [(height - GAP) / (TITLE + TILE + CAPTION + GAP) for height in heights]
+    assert lines == [2 * 2, 2 * 4]  # the model's own, the others', the ground truth's

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo.models.two_stage_rn.net import TwoStageRNNet
+from zoo.models.two_stage_rn.net import Pooling, TwoStageRNNet
 
 RECIPE = {
     "conv": [8, 8, 8, 8],
@@ -13,6 +14,9 @@ RECIPE = {
     "f": [16, 12],
     "question_layer": 3,
     "question_dim": 11,
+    "words": None,
+    "word_dim": 4,
+    "question_length": 6,
     "answers": 10,
     "coordinate_range": 4.0,
     "pair_scale": 0.04,
@@ -131,6 +135,36 @@ def test_bf16_autocast_is_near_fp32_and_differentiable():
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
 
 
+class Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor that anything computes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            self.numel = max(self.numel, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("changes", [{}, {"question_layer": 0}, {"h": [20, 9]}])
+def test_memory_does_not_grow_with_pairs_times_questions(changes):
+    net, kept = build(chunk=2, **changes), []
+    for count in (4, 64):
+        saved = {}
+
+        def keep(tensor, into=saved):
+            into[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        images, questions, _ = batch(images=2, questions=count)
+        with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            net(images, questions).sum().backward()
+        assert largest.numel <= 2 * 625 * 32  # pairs of two images, or of two questions, at the widest layer
+        kept.append(sum(saved.values()))
+    assert kept[1] - kept[0] < 2 * 60 * 625  # not even one byte for each pair and further question
+
+
 def test_training_step_lowers_the_loss():
     net = build(pair_scale=0.01)
     images, questions, answers = batch()
@@ -162,7 +196,8 @@ def test_relation_features_aggregate_the_question_free_pairs(aggregation, pair_n
         if pair_norm:
             state = state / state.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         expected = state.max(dim=1).values if aggregation == "max" else state.sum(dim=1) / 625
-        torch.testing.assert_close(net.relation_features(images, aggregation, pair_norm), expected)
+        (actual,) = net.describe(images, [Pooling("relation", aggregation, pair_norm)])
+        torch.testing.assert_close(actual, expected)
 
 
 def test_conv_features_aggregate_the_last_map():
@@ -170,16 +205,31 @@ def test_conv_features_aggregate_the_last_map():
     images, _, _ = batch()
     with torch.no_grad():
         maps = net.conv(images)
-        torch.testing.assert_close(net.conv_features(images, "avg"), maps.mean(dim=(2, 3)))
-        torch.testing.assert_close(net.conv_features(images, "max"), F.adaptive_max_pool2d(maps, 1)[..., 0, 0])
+        average, largest = net.describe(images, [Pooling("conv", "avg"), Pooling("conv", "max")])
+        torch.testing.assert_close(average, maps.mean(dim=(2, 3)))
+        torch.testing.assert_close(largest, F.adaptive_max_pool2d(maps, 1)[..., 0, 0])
 
 
-def test_relation_features_refuse_the_plain_rn_and_an_unknown_aggregation():
+def test_descriptors_refuse_the_plain_rn_and_unknown_words():
     images = torch.zeros(1, 3, 75, 75)
     with pytest.raises(ValueError, match="question_layer is 0"):
-        build(question_layer=0).relation_features(images, "max", False)
-    with pytest.raises(ValueError, match=r"aggregation must be one of .* got 'sum'"):
-        build().relation_features(images, "sum", False)
+        build(question_layer=0).describe(images, [Pooling("relation", "max")])
+    with pytest.raises(ValueError, match=r"aggregation must be one of max, avg, got 'sum'"):
+        build().describe(images, [Pooling("relation", "sum")])
+    with pytest.raises(ValueError, match=r"feature must be one of relation, conv, got 'pixel'"):
+        build().describe(images, [Pooling("pixel", "max")])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_descriptors_and_their_gradients_do_not_depend_on_the_blocks(chunk):
+    net, whole = build(chunk=chunk).eval(), build(chunk=3).eval()
+    images, _, _ = batch()
+    poolings = [Pooling("relation", "avg", True), Pooling("conv", "max"), Pooling("relation", "max")]
+    for got, wanted in zip(net.describe(images, poolings), whole.describe(images, poolings), strict=True):
+        torch.testing.assert_close(got, wanted)
+    net.describe(images, poolings)[0].sum().backward()
+    whole.describe(images, poolings)[0].sum().backward()
+    torch.testing.assert_close(net.g[0].weight.grad, whole.g[0].weight.grad)
 
 
 @pytest.mark.parametrize(

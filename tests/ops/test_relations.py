@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.ops.relations import question_chunks, relate_pairs, sample_pairs, shifted_relu_sum
+from zoo.ops.relations import add_pairs, add_sampled_pairs, question_chunks, relate_pairs, shifted_relu_sum
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,27 @@ def test_pairs_hold_every_object_with_every_object_in_row_major_order():
 def test_pairs_refuse_other_than_three_dimensions():
     with pytest.raises(ValueError, match=r"objects must be .*\(4, 3\)"):
         relate_pairs(torch.zeros(4, 3))
+
+
+@given(batch=st.integers(1, 3), objects=st.integers(1, 6), width=st.integers(1, 4))
+def test_projected_objects_add_up_to_the_layer_of_their_pairs(batch, objects, width):
+    values = torch.randn(batch, objects, width, dtype=torch.float64)
+    layer = torch.nn.Linear(2 * width, 3, dtype=torch.float64)
+    first, second = layer.weight.chunk(2, dim=1)
+    added = add_pairs(values @ first.T + layer.bias, values @ second.T)
+    torch.testing.assert_close(added, layer(relate_pairs(values)))
+
+
+def test_projections_must_be_alike():
+    for add in (add_pairs, lambda first, second: add_sampled_pairs(first, second, 1)):
+        with pytest.raises(ValueError, match=r"first and second must be .*\(1, 2, 3\), \(1, 2, 4\)"):
+            add(torch.zeros(1, 2, 3), torch.zeros(1, 2, 4))
+
+
+def sample_pairs(objects, shifts):
+    """Samples concatenated pairs: with zeros in the other one's place the sum of two objects is that."""
+    nothing = torch.zeros_like(objects)
+    return add_sampled_pairs(torch.cat([objects, nothing], dim=2), torch.cat([nothing, objects], dim=2), shifts)
 
 
 def _sorted_rows(pairs):
@@ -88,6 +111,42 @@ def test_sum_and_gradients_equal_the_broadcast_expression(batch, pairs, question
     wanted = torch.autograd.grad((expected * weight).sum(), (a, b))
     got = torch.autograd.grad((actual * weight).sum(), (a, b))
     torch.testing.assert_close(got, wanted)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    pairs=st.integers(1, 7),
+    questions=st.integers(1, 5),
+    chunk=st.integers(1, 16),
+    widths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+)
+def test_sum_behind_further_layers_equals_the_broadcast_expression(batch, pairs, questions, chunk, widths):
+    a = torch.randn(batch, pairs, 4, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(batch, questions, 4, dtype=torch.float64, requires_grad=True)
+    layers = [torch.nn.Linear(i, o, dtype=torch.float64) for i, o in pairwise([4, *widths])]
+    weight = torch.randn(batch, questions, widths[-1], dtype=torch.float64)
+    hidden = torch.relu(a[:, None] + b[:, :, None])
+    for layer in layers:
+        hidden = torch.relu(layer(hidden))
+    expected, actual = hidden.sum(dim=2), shifted_relu_sum(a, b, chunk, layers)
+    torch.testing.assert_close(actual, expected)
+    variables = [a, b, *(parameter for layer in layers for parameter in layer.parameters())]
+    wanted = torch.autograd.grad((expected * weight).sum(), variables)
+    torch.testing.assert_close(torch.autograd.grad((actual * weight).sum(), variables), wanted)
+
+
+def test_autocast_reaches_the_layers():
+    layer = torch.nn.Linear(8, 4)
+    pairs, shifts = torch.randn(2, 30, 8), torch.randn(2, 3, 8)
+    exact = shifted_relu_sum(pairs, shifts, 2, [layer])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = shifted_relu_sum(pairs.bfloat16(), shifts.bfloat16(), 2, [layer])
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, exact, rtol=0.02, atol=0.2)
+    low.sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
+    assert layer.weight.grad.abs().sum() > 0
 
 
 def test_bf16_counts_active_pairs_beyond_256_exactly():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoo.truth import SceneGraph, clevr_graph
+from zoo.truth import PackedGraphs, SceneGraph, clevr_graph, iter_scenes
 
 
 @pytest.fixture
@@ -39,3 +39,13 @@ def clevr_scenes():
 @pytest.fixture(scope="session")
 def clevr_graphs(clevr_scenes):
     return [clevr_graph(scene) for scene in clevr_scenes]
+
+
+@pytest.fixture(scope="session")
+def all_clevr_graphs():
+    """The graphs of all 1,500 original CLEVR scenes, packed."""
+    folder = Path(os.environ.get("ZOO_DATA", "/work/shared/data")) / "clevr_real267" / "scenes"
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        pytest.skip(f"no CLEVR scene files in {folder}; set ZOO_DATA to the data folder")
+    return PackedGraphs.from_graphs([clevr_graph(scene) for file in files for scene in iter_scenes(file)])

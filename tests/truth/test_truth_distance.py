@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from truth_helpers import random_graph, shuffled
 
-from zoo.truth import PackedGraphs, SceneGraph, edit_distance, edit_distances
+from zoo.truth import PackedGraphs, SceneGraph, edit_distance, edit_distances, sample_clevr_graphs
 from zoo.truth.reference import authors_distance, exact_distance, mapping_cost, node_costs
 
 KINDS = ((), (0,), (0, 1))
@@ -160,6 +160,19 @@ def test_authors_equals_scipy_pair_by_pair(nodes, attributes):
     np.testing.assert_allclose(edit_distances(queries, gallery, nodes, "authors"), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("nodes", ["soft", "hard"])
+def test_authors_equals_scipy_on_graphs_of_clevr(nodes, all_clevr_graphs, rng):
+    """Every real graph as a query against some others, and sampled graphs against them."""
+    sampled = sample_clevr_graphs(40, seed=5)
+    for queries, gallery in ((all_clevr_graphs, all_clevr_graphs), (sampled, all_clevr_graphs)):
+        chosen = rng.integers(0, len(gallery), len(queries))
+        found = edit_distances(queries, gallery[np.unique(chosen)], nodes, "authors")
+        places = np.searchsorted(np.unique(chosen), chosen)
+        for query, (item, place) in enumerate(zip(chosen.tolist(), places.tolist(), strict=True)):
+            expected = authors_distance(queries[query], gallery[item], nodes)
+            assert found[query, place] == pytest.approx(expected, rel=1e-6)
+
+
 def test_authors_depends_on_object_order(rng):
     a, b = sets_of_graphs(10, 2, (6, 7), values=1, antisymmetric=(0, 1))
     assert len({edit_distance(shuffled(a, rng), b, method="authors") for _ in range(20)}) > 1
@@ -208,10 +221,14 @@ def test_refused_arguments(rng):
     a, large = random_graph(rng, 3), random_graph(rng, 11)
     cases = [
         ((a, a, "softer"), "nodes must be one of soft, hard, got 'softer'"),
-        ((a, a, "soft", "greedy"), "method must be one of exact, bipartite, authors, got 'greedy'"),
+        ((a, a, "soft", "greedy"), "method must be one of exact, bipartite, authors, "),
         ((a, random_graph(rng, 3, attributes=2)), "same attributes per node, got A=4, 2"),
         ((a, random_graph(rng, 3, antisymmetric=(1,))), r"agree on antisymmetric relations, got \(\) and \(1,\)"),
-        ((a, large, "soft", "exact"), "at most max_nodes=10 nodes per graph, got 11"),
+        (
+            (a, large, "soft", "exact"),
+            "'exact' takes at most max_nodes=10 nodes per graph, got 11.* method 'bipartite'",
+        ),
+        ((large, a, "soft", "part"), "'part' takes at most max_nodes=10 nodes per query, got 11"),
         ((a, random_graph(rng, 65)), "queries|gallery: graphs must have at most 64 nodes"),
     ]
     for arguments, message in cases:

@@ -108,6 +108,16 @@ def test_fingerprint_sees_every_part(rng):
     assert len({PackedGraphs.from_graphs(variant).fingerprint for variant in variants}) == len(variants)
 
 
+def test_sets_are_put_one_after_another(rng):
+    graphs = [random_graph(rng, int(n), antisymmetric=(1,)) for n in (0, 3, 5, 1)]
+    parts = [PackedGraphs.from_graphs(graphs[:1]), PackedGraphs.from_graphs(graphs[1:])]
+    assert PackedGraphs.concatenate(parts).fingerprint == PackedGraphs.from_graphs(graphs).fingerprint
+    with pytest.raises(ValueError, match=r"parts must agree on .* got \[\]"):
+        PackedGraphs.concatenate([])
+    with pytest.raises(ValueError, match=r"got \[\(4, 1, \(0,\)\), \(4, 2, \(1,\)\)\]"):
+        PackedGraphs.concatenate([parts[0], parts[1].relation(1)])
+
+
 def test_sort_of_clevr_relations_on_a_hand_made_image():
     # object 1 is as near to 0 as object 2 is (first index wins); object 3 lies behind the count
     x, y = np.array([[30, 20, 40, 30], [10, 0, 0, 0]]), np.array([[30, 30, 30, 31], [60, 0, 0, 0]])

@@ -72,7 +72,7 @@ def new_model(cfg: DictConfig) -> Any:
     model = build(cfg.model)
     if cfg.weights is not None:
         _, state = checkpoints.read(Path(_weights_file(cfg)))
-        checkpoints.fill(model, state, cfg.weights)
+        checkpoints.fill(model, state, cfg.weights, model.starts_anew)
     return _compiled(cfg, model)
 
 
@@ -95,7 +95,7 @@ def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
 
 
 def _weights_file(cfg: DictConfig) -> str:
-    """Returns the file of `weights`; raises UsageError, with what the experiment says of making it, if there is none."""
+    """Returns the file of `weights`; raises UsageError, with how the experiment makes it, if there is none."""
     from hydra.core.hydra_config import HydraConfig
 
     path = checkpoints.weights_file(cfg.model.name, cfg.weights)

@@ -217,7 +217,7 @@ def _write_one(file: Any, sides: Any, nodes: str, method: str) -> None:
     from zoo.truth.distance import stored_distances
 
     total, before = file.shape[0] * file.shape[1], file.finished()
-    ready, start = file.path.exists(), time.perf_counter()
+    ready, start = file.intact(), time.perf_counter()
     stored_distances(file, sides, nodes, method, progress=True)
     seconds = time.perf_counter() - start
     shape = f"{file.shape[0]:,} × {file.shape[1]:,} distances"

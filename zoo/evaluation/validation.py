@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import lightning
+import numpy as np
 import torch
 
 from zoo.evaluation.collect import Collected, Collector
@@ -22,14 +23,15 @@ EXACT_NODES = 6  # beyond, the exact distance of all pairs takes longer than the
 class RankingValidation(lightning.Callback):
     """Logs `val/<task score>` and, where the data has scene graphs, `val/spearman` and a picture of ranked results.
 
-    `val/spearman` is the mean over all validation images as queries, descriptor distance (L2) against the soft edit
-    distance (exact, bipartite if a graph has more than six nodes), the query left out. The picture goes to loggers that
-    take one.
+    `val/spearman` is the mean over all validation images as queries, descriptor distance (L2) against the edit distance
+    between their scene graphs, the query left out. The edit distances are those that the data is asked for in training
+    (its `truth`; the mean over several), else the soft one (exact, bipartite if a graph has more than six nodes). The
+    picture goes to loggers that take one.
     """
 
     def __init__(self) -> None:
         self._collector = Collector()
-        self._truth: Tensor | None = None
+        self._truths: dict[str, Tensor] = {}
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Starts anew."""
@@ -50,25 +52,30 @@ class RankingValidation(lightning.Callback):
             self._rank(trainer, pl_module, collected)
 
     def _rank(self, trainer: Any, pl_module: Any, collected: Collected) -> None:
-        vectors, truth = collected.vectors["vector"], self._distances(trainer.datamodule, collected.index)
+        vectors, index = collected.vectors["vector"], collected.index
+        truths = {name: truth[index][:, index] for name, truth in self._distances(trainer.datamodule).items()}
         distances = l2_distances(vectors, vectors)
         itself = torch.eye(len(vectors), dtype=torch.bool)
         # A plain number: Lightning would reduce a CPU tensor where it is, which NCCL can't.
-        value = spearman(distances, truth, ignore=itself).nanmean().item()
+        values = [spearman(distances, truth, ignore=itself).nanmean().item() for truth in truths.values()]
+        value = sum(values) / len(values)
         pl_module.log("val/spearman", value, prog_bar=True, sync_dist=True)
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if loggers and trainer.is_global_zero and not trainer.sanity_checking:
-            orders = {"model": distances, "ground truth (soft edit distance)": truth}
+            name, truth = next(iter(truths.items()))
+            orders = {"model": distances, f"ground truth (edit distance: {name})": truth}
             picture = ranked_sheet(trainer.datamodule, trainer.datamodule.val_split, orders, truth, queries=3, top=10)
             for logger in loggers:
                 logger.log_image("val/ranked", [picture], step=trainer.global_step)
 
-    def _distances(self, data: Any, index: Tensor) -> Tensor:
-        if self._truth is None:
+    def _distances(self, data: Any) -> dict[str, Tensor]:
+        if not self._truths:
             graphs = data.scene_graphs(data.val_split)
-            method = "exact" if int(graphs.sizes.max()) <= EXACT_NODES else "bipartite"
-            self._truth = torch.from_numpy(edit_distances(graphs, graphs, nodes="soft", method=method))
-        return self._truth[index][:, index]
+            usual = "exact" if int(graphs.sizes.max()) <= EXACT_NODES else "bipartite"
+            for nodes, method in getattr(data, "truth", ()) or [("soft", usual)]:
+                distances = edit_distances(graphs, graphs, nodes=nodes, method=method)
+                self._truths[f"{nodes}, {method}"] = torch.from_numpy(np.array(distances))
+        return self._truths
 
 
 def _has_scene_graphs(data: Any) -> bool:

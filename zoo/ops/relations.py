@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
 
 
 def relate_pairs(objects: Tensor) -> Tensor:
@@ -84,8 +92,8 @@ def _check_projections(first: Tensor, second: Tensor) -> None:
         )
 
 
-def chunk_shape(questions: int, chunk: int) -> tuple[int, int]:
-    """Return (images, questions of each) of a block that holds at most ``chunk`` questions.
+def question_chunks(images: int, questions: int, chunk: int) -> list[tuple[slice, slice]]:
+    """Cut a grid of B images × S questions into blocks of at most ``chunk`` questions.
 
     Blocks hold whole images where ``chunk`` allows it, otherwise a part of one image's questions.
 
@@ -94,16 +102,8 @@ def chunk_shape(questions: int, chunk: int) -> tuple[int, int]:
     """
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 question, got {chunk}")
-    return max(1, chunk // max(questions, 1)), min(chunk, max(questions, 1))
-
-
-def question_chunks(images: int, questions: int, chunk: int) -> list[tuple[slice, slice]]:
-    """Cut a grid of B images × S questions into blocks of ``chunk_shape``.
-
-    Raises:
-        ValueError: ``chunk`` is below 1.
-    """
-    rows, columns = chunk_shape(questions, chunk)
+    rows = max(1, chunk // max(questions, 1))
+    columns = min(chunk, max(questions, 1))
     return [
         (slice(i, min(i + rows, images)), slice(j, min(j + columns, questions)))
         for i in range(0, images, rows)
@@ -112,47 +112,77 @@ def question_chunks(images: int, questions: int, chunk: int) -> list[tuple[slice
 
 
 class _ShiftedReluSum(torch.autograd.Function):
-    """Σ_p relu(pairs_p + shift_s), recomputed in the backward pass so that no (B, S, P, H) tensor is ever kept."""
+    """Σ_p layers(relu(pairs_p + shift_s)), recomputed in the backward pass: no (B, S, P, H) tensor is ever kept.
+
+    Written out instead of left to `torch.utils.checkpoint`, whose small results, one for each block, lie between the
+    large ones of the next and fragment the heap: it then grows by a block for every block.
+    """
 
     @staticmethod
-    def forward(ctx, pairs: Tensor, shifts: Tensor, chunk: int) -> Tensor:
+    def forward(ctx, pairs: Tensor, shifts: Tensor, chunk: int, *parameters: Tensor) -> Tensor:
         batch, questions, width = shifts.shape
+        width = len(parameters[-1]) if parameters else width
         total = pairs.new_empty(batch, questions, width, dtype=torch.promote_types(pairs.dtype, torch.float32))
+        layers = _layers(parameters, pairs.dtype)
         for rows, columns in question_chunks(batch, questions, chunk):
-            hidden = (pairs[rows, None] + shifts[rows, columns, None]).relu_()
+            hidden = _states(pairs[rows], shifts[rows, columns], layers)[-1]
             torch.sum(hidden, dim=2, dtype=total.dtype, out=total[rows, columns])
-        ctx.save_for_backward(pairs, shifts)
+        ctx.save_for_backward(pairs, shifts, *parameters)
         ctx.chunk = chunk
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        pairs, shifts = ctx.saved_tensors
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        pairs, shifts, *parameters = ctx.saved_tensors
         batch, questions, _ = shifts.shape
+        # Sums over pairs and blocks are fp32 at least: bf16 stops counting at 256.
         grad_pairs = torch.zeros_like(pairs, dtype=grad.dtype)
         grad_shifts = torch.empty_like(shifts, dtype=grad.dtype)
-        local = grad.to(pairs.dtype)
+        sums = [torch.zeros_like(parameter, dtype=grad.dtype) for parameter in parameters]
+        layers, local = _layers(parameters, pairs.dtype), grad.to(pairs.dtype)
         for rows, columns in question_chunks(batch, questions, ctx.chunk):
-            active = (pairs[rows, None] + shifts[rows, columns, None]).gt_(0)
-            # 0/1 counts are exact in fp32 only: bf16 stops counting at 256.
-            grad_shifts[rows, columns] = grad[rows, columns] * active.sum(dim=2, dtype=grad.dtype)
-            grad_pairs[rows] += active.mul_(local[rows, columns, None]).sum(dim=1, dtype=grad.dtype)
-        return grad_pairs.to(pairs.dtype), grad_shifts.to(shifts.dtype), None
+            states = _states(pairs[rows], shifts[rows, columns], layers)
+            # A unit that the ReLU cuts off passes no gradient on.
+            flow = states.pop().sign_().mul_(local[rows, columns, None])
+            for number, (weight, _) in reversed(list(enumerate(layers))):
+                flat = flow.flatten(0, 2)
+                sums[2 * number] += flat.T @ states[-1].flatten(0, 2)
+                sums[2 * number + 1] += flat.sum(dim=0, dtype=grad.dtype)
+                flow = states.pop().sign_().mul_(flow @ weight)
+            grad_shifts[rows, columns] = flow.sum(dim=2, dtype=grad.dtype)
+            grad_pairs[rows] += flow.sum(dim=1, dtype=grad.dtype)
+        own = [total.to(parameter.dtype) for total, parameter in zip(sums, parameters, strict=True)]
+        return grad_pairs.to(pairs.dtype), grad_shifts.to(shifts.dtype), None, *own
 
 
-def shifted_relu_sum(pairs: Tensor, shifts: Tensor, chunk: int) -> Tensor:
-    """Sum relu(pair + shift) over the pairs of an image, once for each of its questions.
+def _layers(parameters: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Return (weight, bias) of every layer in the dtype of the pairs, to which autocast can't bring them in here."""
+    cast = [parameter.to(dtype) for parameter in parameters]
+    return list(zip(cast[::2], cast[1::2], strict=True))
 
-    The questions of an image share its pair projections, so that only this cheap step is repeated per question.
+
+def _states(pairs: Tensor, shifts: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Return relu(pair + shift) and what each layer makes of the one before, all (B, S, P, ·)."""
+    states = [(pairs[:, None] + shifts[:, :, None]).relu_()]
+    for weight, bias in layers:
+        states.append(F.linear(states[-1], weight, bias).relu_())
+    return states
+
+
+def shifted_relu_sum(pairs: Tensor, shifts: Tensor, chunk: int, layers: Sequence[nn.Linear] = ()) -> Tensor:
+    """Sum relu(pair + shift), or what further layers make of it, over an image's pairs, once for each of its questions.
+
+    The questions of an image share its pair projections, so that only what follows the question is repeated.
 
     Args:
         pairs: (B, P, H) projected pairs.
         shifts: (B, S, H) projected questions, of the same dtype.
         chunk: how many (image, question) rows are expanded to (P, H) at a time; it bounds memory, forward and backward.
+        layers: linear layers with bias, each followed by a ReLU, that run on every pair.
 
     Returns:
-        (B, S, H) in at least fp32.
+        (B, S, H), or the width of the last layer, in at least fp32.
 
     Raises:
         ValueError: shapes or dtypes differ, or ``chunk`` is below 1.
@@ -161,4 +191,5 @@ def shifted_relu_sum(pairs: Tensor, shifts: Tensor, chunk: int) -> Tensor:
         raise ValueError(f"pairs (B, P, H) and shifts (B, S, H) must share B and H, got {pairs.shape}, {shifts.shape}")
     if pairs.dtype != shifts.dtype:
         raise ValueError(f"pairs and shifts must have one dtype, got {pairs.dtype} and {shifts.dtype}")
-    return _ShiftedReluSum.apply(pairs, shifts, chunk)
+    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    return _ShiftedReluSum.apply(pairs, shifts, chunk, *parameters)

@@ -58,7 +58,7 @@ class MatrixFile:
         fill(done, write) computes every block that is not in `done` and hands it to `write`, on any thread. One process
         at a time fills a file; others wait and read what it made. Raises OSError where a file can't be written.
         """
-        if self.journal.exists() or not self._intact():
+        if self.journal.exists() or not self.intact():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(self.journal) as journal:
                 self._complete(journal, fill)
@@ -78,7 +78,7 @@ class MatrixFile:
         return sum((q1 - q0) * (g1 - g0) for q0, q1, g0, g1 in blocks)
 
     def _complete(self, journal: int, fill: Fill) -> None:
-        if not self._intact():  # else another process has finished it while this one waited
+        if not self.intact():  # else another process has finished it while this one waited
             with _Partial(self, journal) as partial:
                 fill(partial.done, partial.write)
                 partial.finish()
@@ -91,7 +91,8 @@ class MatrixFile:
         """Content of the sidecar."""
         return {"key": self.key, "shape": list(self.shape), "dtype": "float32", "sha256": checksum}
 
-    def _intact(self) -> bool:
+    def intact(self) -> bool:
+        """Tell whether the whole matrix is there, undamaged."""
         try:
             if json.loads(self.sidecar.read_text()) != self.record(_checksum(self.path)):
                 return False

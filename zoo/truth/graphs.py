@@ -152,6 +152,20 @@ class PackedGraphs:
         offsets = np.concatenate([[0], np.cumsum(count)])
         return cls(offsets, attributes[real], masks[real], antisymmetric)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[PackedGraphs]) -> PackedGraphs:
+        """Put the graphs of several sets one after another.
+
+        Raises ValueError for an empty sequence, or sets that differ in attributes, relations or antisymmetric ones.
+        """
+        kinds = {(part.attributes.shape[1], part.relations, part.antisymmetric) for part in parts}
+        if len(kinds) != 1:
+            raise ValueError(f"parts must agree on attributes, relations and antisymmetric, got {sorted(kinds)}")
+        sizes, attributes, adjacency = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("sizes", "attributes", "adjacency")
+        )
+        return cls(np.concatenate([[0], np.cumsum(sizes)]), attributes, adjacency, parts[0].antisymmetric)
+
     @property
     def sizes(self) -> np.ndarray:
         """Number of nodes per graph, (G,)."""

@@ -29,9 +29,8 @@ def sample_clevr_graphs(graphs: int, seed: int) -> PackedGraphs:
     if graphs < 1:
         raise ValueError(f"graphs must be at least 1, got {graphs}")
     rng = np.random.default_rng(seed)
-    parts = [_draw(rng, min(_BATCH, graphs - start)) for start in range(0, graphs, _BATCH)]
-    attributes, adjacency, count = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return PackedGraphs.from_padded(attributes, adjacency, count, antisymmetric=(RIGHT, FRONT))
+    drawn = (_draw(rng, min(_BATCH, graphs - start)) for start in range(0, graphs, _BATCH))
+    return PackedGraphs.concatenate([PackedGraphs.from_padded(*columns, (RIGHT, FRONT)) for columns in drawn])
 
 
 def _draw(rng: np.random.Generator, scenes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

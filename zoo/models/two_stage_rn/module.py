@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -10,8 +9,11 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 
 from zoo.models.two_stage_rn.initialisation import initialise
-from zoo.models.two_stage_rn.net import AGGREGATIONS, FEATURES, Pooling, TwoStageRNNet
+from zoo.models.two_stage_rn.net import TwoStageRNNet
+from zoo.models.two_stage_rn.pooling import AGGREGATIONS, FEATURES, LEARNED, AttentionPool, Pooling
+from zoo.models.two_stage_rn.rates import SCHEDULES, learning_rate_factor, stepped_factor
 from zoo.module import Embedder
+from zoo.ops.losses import soft_spearman_loss
 from zoo.types import Batch, Representation, Role
 from zoo.vocabulary import vocabulary as named_vocabulary
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from zoo.vocabulary import Vocabulary
 
-SCHEDULES = ("constant", "cosine", "stepped")
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 PAIR_NORM = {"paper": False, "authors": True}
 UNKNOWN = "unknown"  # a vocabulary of CLEVR's words and answers, in an order that nobody published
@@ -62,6 +63,10 @@ class TwoStageRN(Embedder):
         aggregation: str,
         convention: str,
         pair_norm: bool | None,
+        attention_heads: int,
+        attention_hidden: int,
+        attention_dim: int,
+        rank_temperature: float,
         optimizer: str,
         learning_rate: float,
         weight_decay: float,
@@ -72,17 +77,24 @@ class TwoStageRN(Embedder):
     ) -> None:
         super().__init__()
         _check("feature", feature, FEATURES)
-        _check("aggregation", aggregation, AGGREGATIONS)
+        _check("aggregation", aggregation, (*AGGREGATIONS, LEARNED))
         _check("convention", convention, tuple(PAIR_NORM))
         _check("optimizer", optimizer, tuple(OPTIMIZERS))
         _check("schedule", schedule, SCHEDULES)
         _check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit)
         if not isinstance(step_epochs, int) or step_epochs < 1:
             raise ValueError(f"step_epochs must be an integer of at least 1, got {step_epochs!r}")
+        if aggregation == LEARNED and (feature != "relation" or question_layer == 0):
+            raise ValueError(
+                "aggregation 'learned' attends to relations: feature must be relation, question_layer above 0"
+            )
+        attention = None
+        if aggregation == LEARNED:
+            attention = AttentionPool(g[question_layer - 1], attention_heads, attention_hidden, attention_dim)
         words = _vocabulary_size(vocabulary, answers, question_groups)
         self.net = TwoStageRNNet(
             conv, g, h, f, question_layer, question_dim, words, word_dim, question_length, answers,
-            coordinate_range, pair_scale, dropout, chunk,
+            coordinate_range, pair_scale, dropout, chunk, attention,
         )  # fmt: skip
         if feature == "relation" and question_layer == 0:
             raise ValueError(
@@ -96,11 +108,31 @@ class TwoStageRN(Embedder):
         self.optimizer, self.learning_rate, self.weight_decay = optimizer, learning_rate, weight_decay
         self.schedule, self.warmup_steps = schedule, warmup_steps
         self.step_epochs, self.step_limit = step_epochs, step_limit
+        self.rank_temperature = rank_temperature
+        if self.learned:
+            self.net.requires_grad_(False)
+            attention.requires_grad_(True)
+            self.monitor, self.starts_anew = "val/spearman", ("net.attention.",)
+            self.train()
+
+    @property
+    def learned(self) -> bool:
+        """Tells whether the aggregation is learned: then the attention alone is trained, to rank as the truth does."""
+        return self.net.attention is not None
+
+    def train(self, mode: bool = True) -> TwoStageRN:
+        """Switches to training mode, in which a network below a learned aggregation stays as it is."""
+        super().train(mode)
+        if self.learned:
+            self.net.eval()
+            self.net.attention.train(mode)
+        return self
 
     @property
     def pooling(self) -> Pooling:
         """Returns what `embed` reads off the network; the conv rows of the paper know no pair normalisation."""
-        return Pooling(self.feature, self.aggregation, self.feature == "relation" and self.pair_norm)
+        pair_norm = self.pair_norm and self.feature == "relation" and not self.learned
+        return Pooling(self.feature, self.aggregation, pair_norm)
 
     def embed(self, batch: Batch, role: Role = "gallery") -> Representation:
         """Returns the configured descriptor: relation features of g, or the conv features of the RN baseline."""
@@ -116,6 +148,7 @@ class TwoStageRN(Embedder):
         poolings = [Pooling("conv", how) for how in AGGREGATIONS]
         if len(self.net.g):
             poolings += [Pooling("relation", how, norm) for how in AGGREGATIONS for norm in (False, True)]
+        poolings += [self.pooling] if self.learned else []
         rows = self.net.describe(batch.images, poolings)
         return {_row(pooling): row for pooling, row in zip(poolings, rows, strict=True)}
 
@@ -147,8 +180,11 @@ class TwoStageRN(Embedder):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the cross entropy of the answers to all questions of the batch; unanswered ones don't count.
 
-        Raises ValueError for a batch without questions or with those of another vocabulary.
+        A learned aggregation is trained by `soft_spearman_loss` on the batch's ground truths instead. Raises ValueError
+        for a batch without questions or with those of another vocabulary, or without ground truths.
         """
+        if self.learned:
+            return self._ranking_step(batch)
         self._check_questions(batch)
         logits = self.net(batch.images, batch.questions, self.pair_shifts).flatten(0, 1)
         answers = batch.answers.flatten()
@@ -159,6 +195,18 @@ class TwoStageRN(Embedder):
             options = {"batch_size": known, "on_step": False, "on_epoch": True, "sync_dist": True}
             self.log("train/loss", loss, prog_bar=True, **options)
             self.log("train/accuracy", right, **options)
+        return loss
+
+    def _ranking_step(self, batch: Batch) -> Tensor:
+        if batch.distances is None:
+            raise ValueError(
+                "aggregation 'learned' is trained on ground truths between the images of a batch, this batch has none: "
+                "set data.truth, such as [soft/authors]"
+            )
+        vectors = self.net.attend(batch.images, self.pair_shifts).float()
+        distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
+        loss = soft_spearman_loss(distances, batch.distances, self.rank_temperature)
+        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def task_scores(self, batch: Batch) -> dict[str, Tensor]:
@@ -183,7 +231,8 @@ class TwoStageRN(Embedder):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Returns the optimiser and its rate: a warm-up, then constant or cosine, per batch; or stepped, per epoch."""
-        optimizer = OPTIMIZERS[self.optimizer](self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = OPTIMIZERS[self.optimizer](trained, lr=self.learning_rate, weight_decay=self.weight_decay)
         if self.schedule == "stepped":
             interval, factor = "epoch", self._stepped_factor
         else:
@@ -229,29 +278,6 @@ class TwoStageRN(Embedder):
             question_types=torch.randint(0, 2, (3, 4), generator=generator),
             question_type_names=("non_relational/shape", "relational/count"),
         )
-
-
-def learning_rate_factor(step: int, warmup: int, total: float | None) -> float:
-    """Returns the multiple of the base rate at a step: linear up over `warmup`, then 1, or half a cosine down to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    if total is None:
-        return 1.0
-    progress = min(1.0, (step - warmup) / max(1.0, total - warmup))
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def stepped_factor(epoch: int, start: float, step_epochs: int, limit: float) -> float:
-    """Returns the multiple of the rate `start` in an epoch: doubled every `step_epochs` while the rate is below limit.
-
-    The last doubling may pass the limit: 5e-6 with a limit of 5e-4 ends at 6.4e-4, as in the authors' code.
-    """
-    factor = 1.0
-    for _ in range(epoch // step_epochs):
-        if start * factor >= limit:
-            break
-        factor *= 2
-    return factor
 
 
 def _row(pooling: Pooling) -> str:

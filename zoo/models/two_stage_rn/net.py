@@ -4,30 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from zoo.models.two_stage_rn.pooling import FEATURES, LEARNED, Pooling, pool
 from zoo.models.two_stage_rn.text import QuestionEncoder
-from zoo.ops.relations import add_pairs, add_sampled_pairs, chunk_shape, shifted_relu_sum
-
-FEATURES = ("relation", "conv")
-AGGREGATIONS = ("max", "avg")
-
-
-class Pooling(NamedTuple):
-    """What of the network becomes a descriptor, and how.
-
-    `feature` is ``relation`` (the question-free g of all pairs) or ``conv`` (the positions of the last convolution
-    map); `aggregation` is ``max`` or ``avg``; with `pair_norm` each vector is L2-normalised before.
-    """
-
-    feature: str
-    aggregation: str
-    pair_norm: bool = False
+from zoo.ops.relations import add_pairs, add_sampled_pairs, shifted_relu_sum
 
 
 class TwoStageRNNet(nn.Module):
@@ -52,6 +36,7 @@ class TwoStageRNNet(nn.Module):
         pair_scale: factor on the sum over pairs; a power of ten or so below 1 steadies bf16 (PITFALLS.md).
         dropout: probability, paper .5.
         chunk: images, or (image, question) rows, expanded to all pairs at a time; bounds memory, changes no result.
+        attention: aggregates relations (B, P, D) to (B, D') where ``learned`` is asked for; None = it isn't.
 
     Raises:
         ValueError: a width list is empty, ``question_layer`` is outside g, or ``chunk`` is below 1.
@@ -75,6 +60,7 @@ class TwoStageRNNet(nn.Module):
         pair_scale: float,
         dropout: float,
         chunk: int,
+        attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
         _check(conv=conv, g=g, h=h, f=f, question_layer=question_layer, chunk=chunk)
@@ -89,6 +75,7 @@ class TwoStageRNNet(nn.Module):
         self.h = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(after))
         self.f = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([after[-1], *f, answers]))
         self.dropout = nn.Dropout(dropout)
+        self.attention = attention
 
     def forward(self, images: Tensor, questions: Tensor, pair_shifts: int | None = None) -> Tensor:
         """Answer S questions on each image.
@@ -109,7 +96,7 @@ class TwoStageRNNet(nn.Module):
         pairs = self._relate(objects, [*self.g, self.h_pair], pair_shifts)
         scale = self.pair_scale * objects.shape[1] ** 2 / pairs.shape[1]
         questions = questions.to(images.dtype) if self.text is None else self.text(questions)
-        state = scale * self._sum_over_pairs(pairs, self.h_question(questions))
+        state = scale * shifted_relu_sum(pairs, self.h_question(questions), self.chunk, self.h)
         for layer in self.f[:-1]:
             state = F.relu(layer(state))
         return self.f[-1](self.dropout(state))
@@ -134,7 +121,26 @@ class TwoStageRNNet(nn.Module):
 
     def _describe(self, maps: Tensor, poolings: Sequence[Pooling]) -> list[Tensor]:
         items = {feature: self._items(maps, feature) for feature in {pooling.feature for pooling in poolings}}
-        return [pool(items[feature], aggregation, pair_norm) for feature, aggregation, pair_norm in poolings]
+        return [self._pool(items[pooling.feature], pooling) for pooling in poolings]
+
+    def _pool(self, items: Tensor, pooling: Pooling) -> Tensor:
+        if pooling.aggregation == LEARNED and self.attention is not None:
+            return self.attention(items)
+        return pool(items, pooling.aggregation, pooling.pair_norm)
+
+    def attend(self, images: Tensor, pair_shifts: int | None) -> Tensor:
+        """Aggregate relations by attention as in ``describe``, with gradients for the attention alone.
+
+        Args:
+            images: (B, 3, H, W).
+            pair_shifts: as in ``forward``.
+
+        Returns:
+            (B, D), D being what the attention puts out.
+        """
+        with torch.no_grad():
+            pairs = self._relate(self._objects(self.conv(images)), self.g, pair_shifts).relu_()
+        return self.attention(pairs)
 
     def _items(self, maps: Tensor, feature: str) -> Tensor:
         """Return what a feature is pooled over, (B, C, H, W) to (B, N, D)."""
@@ -165,44 +171,10 @@ class TwoStageRNNet(nn.Module):
         y, x = (torch.linspace(-self.coordinate_range, self.coordinate_range, n).to(maps) for n in (height, width))
         return torch.stack([x.expand(height, width), y[:, None].expand(height, width)]).expand(batch, -1, -1, -1)
 
-    def _sum_over_pairs(self, pairs: Tensor, shifts: Tensor) -> Tensor:
-        """Sum what h makes of every pair in the light of every question: (B, P, H), (B, S, H) to (B, S, H')."""
-        if not self.h:
-            return shifted_relu_sum(pairs, shifts, self.chunk)
-        rows, columns = chunk_shape(shifts.shape[1], self.chunk)
-        totals = []
-        # Split, not sliced: the gradient of a slice is as large as the whole, once for every block.
-        for block, asked in zip(pairs.split(rows), shifts.split(rows), strict=True):
-            # Recomputed in the backward pass: kept activations would grow with S times P.
-            parts = [
-                checkpoint(self._deep_block, block, part, use_reentrant=False, preserve_rng_state=False)
-                for part in asked.split(columns, dim=1)
-            ]
-            totals.append(torch.cat(parts, dim=1))
-        return torch.cat(totals)
-
-    def _deep_block(self, pairs: Tensor, shifts: Tensor) -> Tensor:
-        state = (pairs[:, None] + shifts[:, :, None]).relu_()
-        for layer in self.h:
-            state = layer(state).relu_()
-        return state.sum(dim=2, dtype=torch.promote_types(state.dtype, torch.float32))
-
 
 def _conv_block(channels: int, width: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1)
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-
-
-def pool(items: Tensor, aggregation: str, pair_norm: bool) -> Tensor:
-    """Aggregate (B, N, D) to (B, D) by ``max`` or ``avg``, each vector L2-normalised before if ``pair_norm``.
-
-    Raises:
-        ValueError: an unknown aggregation.
-    """
-    if aggregation not in AGGREGATIONS:
-        raise ValueError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, got {aggregation!r}")
-    items = F.normalize(items, dim=-1) if pair_norm else items
-    return items.amax(dim=1) if aggregation == "max" else items.mean(dim=1)
 
 
 def _check(question_layer: int, chunk: int, **widths: Sequence[int]) -> None:

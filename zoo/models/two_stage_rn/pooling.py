@@ -1,23 +1,40 @@
-"""Aggregates the relations of all pairs into one descriptor, by a fixed rule or by learned attention."""
+"""What of the network becomes a descriptor, and by which rule or learned attention many vectors become one."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FEATURES = ("relation", "conv")
 AGGREGATIONS = ("max", "avg")
+LEARNED = "learned"
 
 
-def pool_pairs(items: Tensor, aggregation: str, pair_norm: bool) -> Tensor:
-    """Aggregate (B, P, D) to (B, D) by ``max`` or ``avg``, each vector L2-normalised before if ``pair_norm``.
+class Pooling(NamedTuple):
+    """What of the network becomes a descriptor, and how.
+
+    `feature` is ``relation`` (the question-free g of all pairs) or ``conv`` (the positions of the last convolution
+    map); `aggregation` is ``max``, ``avg`` or, of relations, ``learned``; with `pair_norm` each vector is L2-normalised
+    before.
+    """
+
+    feature: str
+    aggregation: str
+    pair_norm: bool = False
+
+
+def pool(items: Tensor, aggregation: str, pair_norm: bool) -> Tensor:
+    """Aggregate (B, N, D) to (B, D) by ``max`` or ``avg``, each vector L2-normalised before if ``pair_norm``.
 
     Raises:
         ValueError: an unknown aggregation.
     """
-    items = F.normalize(items, dim=-1) if pair_norm else items
     if aggregation not in AGGREGATIONS:
-        raise ValueError(f"aggregation must be one of {AGGREGATIONS}, got {aggregation!r}")
+        raise ValueError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, got {aggregation!r}")
+    items = F.normalize(items, dim=-1) if pair_norm else items
     return items.amax(dim=1) if aggregation == "max" else items.mean(dim=1)
 
 
