@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo.models.two_stage_rn.net import Pooling, TwoStageRNNet
+from zoo.models.two_stage_rn.net import TwoStageRNNet
+from zoo.models.two_stage_rn.pooling import Pooling
 
 RECIPE = {
     "conv": [8, 8, 8, 8],
@@ -14,9 +15,6 @@ RECIPE = {
     "f": [16, 12],
     "question_layer": 3,
     "question_dim": 11,
-    "words": None,
-    "word_dim": 4,
-    "question_length": 6,
     "answers": 10,
     "coordinate_range": 4.0,
     "pair_scale": 0.04,

@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import zoo
-from zoo.models.two_stage_rn.module import TwoStageRN, stepped_factor
+from zoo.models.two_stage_rn.module import TwoStageRN
+from zoo.models.two_stage_rn.rates import SteppedRate
 
 STEPPED = {**TwoStageRN.tiny, "schedule": "stepped", "step_epochs": 2, "learning_rate": 1e-4, "step_limit": 3.5e-4}
 
@@ -21,12 +22,12 @@ STEPPED = {**TwoStageRN.tiny, "schedule": "stepped", "step_epochs": 2, "learning
     ],
 )  # fmt: skip
 def test_the_rate_of_the_paper(epoch, rate):
-    assert 5e-6 * stepped_factor(epoch, 5e-6, step_epochs=20, limit=5e-4) == pytest.approx(rate)
+    assert 5e-6 * SteppedRate(5e-6, step_epochs=20, limit=5e-4)(epoch) == pytest.approx(rate)
 
 
 def test_a_rate_at_the_limit_is_not_doubled():
-    assert [stepped_factor(epoch, 1.0, 1, 4.0) for epoch in range(5)] == [1, 2, 4, 4, 4]
-    assert stepped_factor(50, 1.0, 1, 0.5) == 1
+    assert [SteppedRate(1.0, 1, 4.0)(epoch) for epoch in range(5)] == [1, 2, 4, 4, 4]
+    assert SteppedRate(1.0, 1, 0.5)(50) == 1
 
 
 class Rates(lightning.Callback):

@@ -34,6 +34,7 @@ _WARNINGS = (
     ".*smaller than the logging interval.*",
     ".*is not supported by the model summary.*",
     ".*The dirpath has changed.*",
+    ".*in eval mode at the start of training.*",  # a model with a frozen part means it
 )
 
 

@@ -15,7 +15,7 @@ from zoo.truth.readers.scenes import iter_scenes
 from zoo.truth.scenes import CLEVR_VOCABULARY, FRONT, RIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 _FORMAT = 1  # to be raised with any change of what is kept of a scenes file
 _SCENES_AT_ONCE = 1000  # that are held as objects while they are packed
@@ -29,14 +29,6 @@ def read_scenes(file: Path, cache: Path) -> tuple[list[str], PackedGraphs]:
     arrays = cached_arrays(cache, "scenes", file, {"format": _FORMAT}, lambda: _pack(file))
     names = arrays.pop("names").tolist()
     return names, PackedGraphs(**arrays, antisymmetric=(RIGHT, FRONT))
-
-
-def joined(parts: Sequence[PackedGraphs]) -> PackedGraphs:
-    """Returns the graphs of several sets, one after another."""
-    sizes = np.concatenate([part.sizes for part in parts])
-    attributes = np.concatenate([part.attributes for part in parts])
-    adjacency = np.concatenate([part.adjacency for part in parts])
-    return PackedGraphs(np.concatenate([[0], np.cumsum(sizes)]), attributes, adjacency, parts[0].antisymmetric)
 
 
 def compositions(graphs: PackedGraphs) -> np.ndarray:
@@ -62,7 +54,7 @@ def _pack(file: Path) -> dict[str, np.ndarray]:
         seen: set[str] = set()
         twice = next(name for name in names if name in seen or seen.add(name))
         raise BadFile(f"scenes must describe every image once, got {twice} twice in {file}")
-    graphs = joined(parts)
+    graphs = PackedGraphs.concatenate(parts)
     arrays = {"offsets": graphs.offsets, "attributes": graphs.attributes, "adjacency": graphs.adjacency}
     return {"names": np.array(names), **arrays}
 

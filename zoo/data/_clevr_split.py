@@ -11,10 +11,11 @@ from torch.utils.data import Dataset
 
 from zoo.data._clevr_files import Part, image_files
 from zoo.data._clevr_questions import QUESTION_TYPES, ImageQuestions, read_questions
-from zoo.data._clevr_scenes import joined, read_scenes
+from zoo.data._clevr_scenes import read_scenes
 from zoo.data._pictures import ImageFiles
 from zoo.data._scenes import uniforms
 from zoo.files import BadFile
+from zoo.truth import PackedGraphs
 from zoo.types import Batch
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from zoo.truth import PackedGraphs
     from zoo.vocabulary import Vocabulary
 
 # The paper's public code: black around the picture, a window of its own size, a turn of up to 0.05 rad, nearest pixel.
@@ -113,7 +113,7 @@ def open_split(
         paths += [images[stem] for stem in own]
         graphs.append(own_graphs)
     names, paths, stems = names[:limit], paths[:limit], stems[:limit]
-    packed = None if any(part is None for part in graphs) else joined(graphs)[: len(names)]
+    packed = None if any(part is None for part in graphs) else PackedGraphs.concatenate(graphs)[: len(names)]
     questions = _questions(split, parts, stems, vocabulary, cache)
     return ClevrSplit(ImageFiles(paths, image_size, upright=False), names, packed, questions, vocabulary.name)
 

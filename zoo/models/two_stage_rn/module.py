@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from zoo.models.two_stage_rn.initialisation import initialise
 from zoo.models.two_stage_rn.net import TwoStageRNNet
 from zoo.models.two_stage_rn.pooling import AGGREGATIONS, FEATURES, LEARNED, AttentionPool, Pooling
-from zoo.models.two_stage_rn.rates import SCHEDULES, learning_rate_factor, stepped_factor
+from zoo.models.two_stage_rn.rates import SCHEDULES, SteppedRate, learning_rate_factor
+from zoo.models.two_stage_rn.text import QuestionEncoder
 from zoo.module import Embedder
 from zoo.ops.losses import soft_spearman_loss
 from zoo.types import Batch, Representation, Role
@@ -82,43 +83,35 @@ class TwoStageRN(Embedder):
         _check("optimizer", optimizer, tuple(OPTIMIZERS))
         _check("schedule", schedule, SCHEDULES)
         _check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit)
-        if not isinstance(step_epochs, int) or step_epochs < 1:
-            raise ValueError(f"step_epochs must be an integer of at least 1, got {step_epochs!r}")
-        if aggregation == LEARNED and (feature != "relation" or question_layer == 0):
-            raise ValueError(
-                "aggregation 'learned' attends to relations: feature must be relation, question_layer above 0"
-            )
-        attention = None
-        if aggregation == LEARNED:
-            attention = AttentionPool(g[question_layer - 1], attention_heads, attention_hidden, attention_dim)
+        _check_question_free(question_layer, feature, aggregation)
         words = _vocabulary_size(vocabulary, answers, question_groups)
+        text = QuestionEncoder(words, word_dim, question_dim, question_length) if words else None
+        attention = (attention_heads, attention_hidden, attention_dim)
         self.net = TwoStageRNNet(
-            conv, g, h, f, question_layer, question_dim, words, word_dim, question_length, answers,
-            coordinate_range, pair_scale, dropout, chunk, attention,
+            conv, g, h, f, question_layer, question_dim, answers, coordinate_range, pair_scale, dropout, chunk,
+            text, AttentionPool(g[question_layer - 1], *attention) if aggregation == LEARNED else None,
         )  # fmt: skip
-        if feature == "relation" and question_layer == 0:
-            raise ValueError(
-                "feature must be conv where question_layer is 0 (RN has no question-free layer), got relation"
-            )
         if question_groups is not None:
             initialise(self.net, question_groups, question_gate)
         self.vocabulary, self.pair_shifts = vocabulary, pair_shifts
         self.feature, self.aggregation = feature, aggregation
         self.pair_norm = PAIR_NORM[convention] if pair_norm is None else pair_norm
         self.optimizer, self.learning_rate, self.weight_decay = optimizer, learning_rate, weight_decay
-        self.schedule, self.warmup_steps = schedule, warmup_steps
-        self.step_epochs, self.step_limit = step_epochs, step_limit
-        self.rank_temperature = rank_temperature
-        if self.learned:
-            self.net.requires_grad_(False)
-            attention.requires_grad_(True)
-            self.monitor, self.starts_anew = "val/spearman", ("net.attention.",)
-            self.train()
+        self.schedule, self.warmup_steps, self.rank_temperature = schedule, warmup_steps, rank_temperature
+        self._stepped = SteppedRate(learning_rate, step_epochs, step_limit)
+        self._freeze()
 
     @property
     def learned(self) -> bool:
         """Tells whether the aggregation is learned: then the attention alone is trained, to rank as the truth does."""
         return self.net.attention is not None
+
+    def _freeze(self) -> None:
+        if self.learned:
+            self.net.requires_grad_(False)
+            self.net.attention.requires_grad_(True)
+            self.monitor, self.starts_anew = "val/spearman", ("net.attention.",)
+            self.train()
 
     def train(self, mode: bool = True) -> TwoStageRN:
         """Switches to training mode, in which a network below a learned aggregation stays as it is."""
@@ -234,15 +227,12 @@ class TwoStageRN(Embedder):
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = OPTIMIZERS[self.optimizer](trained, lr=self.learning_rate, weight_decay=self.weight_decay)
         if self.schedule == "stepped":
-            interval, factor = "epoch", self._stepped_factor
+            interval, factor = "epoch", self._stepped
         else:
             total = self.trainer.estimated_stepping_batches if self.schedule == "cosine" else None
             interval, factor = "step", lambda step: learning_rate_factor(step, self.warmup_steps, total)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
-
-    def _stepped_factor(self, epoch: int) -> float:
-        return stepped_factor(epoch, self.learning_rate, self.step_epochs, self.step_limit)
 
     def _vocabulary(self) -> Vocabulary:
         """Returns the words that the model reads; raises ValueError where there are none, or in unknown order."""
@@ -299,6 +289,13 @@ def _vocabulary_size(name: str | None, answers: int, groups: Sequence[int] | Non
 
 def _sum_and_count(right: Tensor, which: Tensor) -> Tensor:
     return torch.stack([(right & which).sum(), which.sum()]).double()
+
+
+def _check_question_free(question_layer: int, feature: str, aggregation: str) -> None:
+    if feature == "relation" and question_layer == 0:
+        raise ValueError("feature must be conv where question_layer is 0 (RN has no question-free layer), got relation")
+    if feature == "conv" and aggregation == LEARNED:
+        raise ValueError("feature must be relation where aggregation is learned (it attends to relations), got conv")
 
 
 def _check(argument: str, value: str, known: tuple[str, ...]) -> None:

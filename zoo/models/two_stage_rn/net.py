@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.models.two_stage_rn.pooling import FEATURES, LEARNED, Pooling, pool
-from zoo.models.two_stage_rn.text import QuestionEncoder
 from zoo.ops.relations import add_pairs, add_sampled_pairs, shifted_relu_sum
 
 
@@ -27,15 +26,13 @@ class TwoStageRNNet(nn.Module):
         h: widths of the layers behind g, summed over the pairs (Sort-of-CLEVR: 256).
         f: widths of the hidden answer layers (256, 256); dropout follows the last of them.
         question_layer: 0 … len(g), see above.
-        question_dim: width of a question (Sort-of-CLEVR: 11), or of the LSTM that reads its words.
-        words: size of the vocabulary, whose ids questions are made of; None = questions are vectors.
-        word_dim: width of a word's embedding; read only with `words`, as is the next.
-        question_length: words of the longest question.
+        question_dim: width of a question (Sort-of-CLEVR: 11), or of what ``text`` makes of its words.
         answers: number of answers (Sort-of-CLEVR: 10).
         coordinate_range: the two coordinate channels go from minus to plus this value (authors' code: 4).
         pair_scale: factor on the sum over pairs; a power of ten or so below 1 steadies bf16 (PITFALLS.md).
         dropout: probability, paper .5.
         chunk: images, or (image, question) rows, expanded to all pairs at a time; bounds memory, changes no result.
+        text: turns word ids (B, S, T) into questions (B, S, question_dim); None = questions are vectors already.
         attention: aggregates relations (B, P, D) to (B, D') where ``learned`` is asked for; None = it isn't.
 
     Raises:
@@ -52,14 +49,12 @@ class TwoStageRNNet(nn.Module):
         f: Sequence[int],
         question_layer: int,
         question_dim: int,
-        words: int | None,
-        word_dim: int,
-        question_length: int,
         answers: int,
         coordinate_range: float,
         pair_scale: float,
         dropout: float,
         chunk: int,
+        text: nn.Module | None = None,
         attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -68,14 +63,13 @@ class TwoStageRNNet(nn.Module):
         widths = [2 * (conv[-1] + 2), *g, *h]
         before, after = widths[: question_layer + 1], widths[question_layer + 1 :]
         self.conv = nn.Sequential(*(_conv_block(a, b) for a, b in pairwise([3, *conv])))
-        self.text = None if words is None else QuestionEncoder(words, word_dim, question_dim, question_length)
         self.g = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(before))
         self.h_pair = nn.Linear(before[-1], after[0])
         self.h_question = nn.Linear(question_dim, after[0], bias=False)
         self.h = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(after))
         self.f = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([after[-1], *f, answers]))
         self.dropout = nn.Dropout(dropout)
-        self.attention = attention
+        self.text, self.attention = text, attention
 
     def forward(self, images: Tensor, questions: Tensor, pair_shifts: int | None = None) -> Tensor:
         """Answer S questions on each image.

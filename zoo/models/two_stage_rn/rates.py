@@ -17,14 +17,24 @@ def learning_rate_factor(step: int, warmup: int, total: float | None) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def stepped_factor(epoch: int, start: float, step_epochs: int, limit: float) -> float:
-    """Returns the multiple of the rate `start` in an epoch: doubled every `step_epochs` while the rate is below limit.
+class SteppedRate:
+    """A rate of `start` doubled every `step_epochs` epochs while it is below `limit`.
 
     The last doubling may pass the limit: 5e-6 with a limit of 5e-4 ends at 6.4e-4, as in the authors' code.
+
+    Raises ValueError unless `step_epochs` is an integer of at least 1.
     """
-    factor = 1.0
-    for _ in range(epoch // step_epochs):
-        if start * factor >= limit:
-            break
-        factor *= 2
-    return factor
+
+    def __init__(self, start: float, step_epochs: int, limit: float) -> None:
+        if not isinstance(step_epochs, int) or step_epochs < 1:
+            raise ValueError(f"step_epochs must be an integer of at least 1, got {step_epochs!r}")
+        self.start, self.step_epochs, self.limit = start, step_epochs, limit
+
+    def __call__(self, epoch: int) -> float:
+        """Returns the multiple of `start` in an epoch."""
+        factor = 1.0
+        for _ in range(epoch // self.step_epochs):
+            if self.start * factor >= self.limit:
+                break
+            factor *= 2
+        return factor
