@@ -134,7 +134,7 @@ def _companion(cfg: DictConfig, entry: DictConfig) -> Companion:
     try:
         model = (make or partial(config.create, "model", entry.name))(**parameters).eval()
     except ValueError as error:
-        raise UsageError(f"beside '{entry.label}': {error}") from error
+        raise UsageError(f"beside '{entry.label}': {error}; beside=none leaves it out") from error
     node = cfg.data.copy()
     for key, value in entry.data.items():
         if key not in node:

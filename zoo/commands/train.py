@@ -33,14 +33,15 @@ def train(cfg: DictConfig) -> float | None:
     _setup.prepare(cfg)
     _refuse_untrained(cfg)
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
-    benchmark = _setup.opened_benchmark(cfg, data) if cfg.test else None  # its mistakes should not cost a training
+    # Their mistakes should not cost a training.
+    tested = (_setup.opened_benchmark(cfg, data), _setup.companions(cfg)) if cfg.test else None
     trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=_setup.loggers(cfg))
     if resume:
         checkpoints.read(Path(resume))  # a damaged file is told before anything is written
         _setup.log.info("resuming %s", resume)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-        return _conclude(cfg, model, data, benchmark, trainer, run_dir)
+        return _conclude(cfg, model, data, tested, trainer, run_dir)
     except SIGTERMException:  # a SystemExit with code 0, as if training had ended
         sys.exit(143)
     finally:
@@ -55,7 +56,9 @@ def _refuse_untrained(cfg: DictConfig) -> None:
         raise registry.UsageError(f"model '{name}' has nothing to train; evaluate it as it is: zoo eval model={name} …")
 
 
-def _conclude(cfg: DictConfig, model: Any, data: Any, benchmark: Any, trainer: Any, run_dir: Path) -> float | None:
+def _conclude(
+    cfg: DictConfig, model: Any, data: Any, tested: tuple[Any, Any] | None, trainer: Any, run_dir: Path
+) -> float | None:
     from zoo import training
     from zoo.commands import _setup
 
@@ -63,12 +66,12 @@ def _conclude(cfg: DictConfig, model: Any, data: Any, benchmark: Any, trainer: A
     if trainer.is_global_zero and best and best.best_model_path:
         _setup.log.info("best checkpoint: %s", best.best_model_path)
         _setup.log.info("evaluate it with: zoo eval ckpt_path=%s", best.best_model_path)
-    if benchmark is not None:
-        _test(cfg, model, data, benchmark, trainer, run_dir)
+    if tested is not None:
+        _test(cfg, model, data, *tested, trainer, run_dir)
     return training.best_score(best.best_model_path) if best and best.best_model_path else None
 
 
-def _test(cfg: DictConfig, model: Any, data: Any, benchmark: Any, trainer: Any, run_dir: Path) -> None:
+def _test(cfg: DictConfig, model: Any, data: Any, benchmark: Any, companions: Any, trainer: Any, run_dir: Path) -> None:
     from zoo import checkpoints
     from zoo.commands import _setup
     from zoo.evaluation.runner import evaluate
@@ -76,7 +79,8 @@ def _test(cfg: DictConfig, model: Any, data: Any, benchmark: Any, trainer: Any, 
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
     if best:
         model = checkpoints.load_model(best)
-    evaluate(model, data, benchmark, trainer, run_dir, _setup.about(cfg, model, best or None))
+    about = _setup.about(cfg, model, best or None)
+    evaluate(model, data, benchmark, trainer, run_dir, about, companions)
 
 
 if __name__ == "__main__":
