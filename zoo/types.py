@@ -49,7 +49,7 @@ class Batch(_Transferable):
     `images (B, 3, H, W)` float in [0, 1], before the model's own normalisation.
     `questions (B, S, T)`: float vectors, or int64 word ids of `vocabulary` (a name of `zoo.vocabulary`), 0 behind the
     last word. `answers (B, S)` int64 class ids, -1 where the answer isn't known or an image has fewer questions.
-    `question_types (B, S)` int64 positions in `question_type_names`, which are written "kind/type". All four or none.
+    `question_types (B, S)` int64 positions in `question_type_names`, written "kind/type" or "kind". All four or none.
     `distances (G, B, B)` float: G ground truths, from the image of a row (as query) to that of a column, for training.
     """
 

@@ -55,7 +55,7 @@ def batch(answers=None):
         questions=ids,
         answers=torch.tensor([[3, 5], [7, -1], [-1, -1]]) if answers is None else answers,
         question_types=torch.tensor([[0, 1], [2, -1], [-1, -1]]),
-        question_type_names=("exist/exist", "count/count", "query/color"),
+        question_type_names=("exist", "count", "query/color"),
         vocabulary="clevr",
     )
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _ATTRIBUTES = ("size", "color", "material", "shape")
 _TYPES = {  # last function of a question's program → its type
-    "count": "count/count",
-    "exist": "exist/exist",
+    "count": "count",
+    "exist": "exist",
     "equal_integer": "compare_number/equal",
     "less_than": "compare_number/less",
     "greater_than": "compare_number/greater",

@@ -219,7 +219,8 @@ class TwoStageRN(Embedder):
             counted = _sum_and_count(right, known & (batch.question_types == position))
             kind = f"accuracy/{name.split('/')[0]}"
             scores[kind] = scores.get(kind, torch.zeros_like(counted)) + counted
-            scores[f"accuracy/{name}"] = counted
+            if "/" in name:
+                scores[f"accuracy/{name}"] = counted
         return scores
 
     def configure_optimizers(self) -> dict[str, Any]:
