@@ -44,6 +44,7 @@ check_contents() {
     expect 0 python -m zipfile -l "$work"/dist/spatial_zoo-*.whl
     says zoo/conf/train.yaml
     says zoo/conf/model/two_stage_rn.yaml
+    says zoo/vocabularies/clevr.json
     says licenses/LICENSE
     for unwanted in tests/ tools/ conftest __pycache__ outputs/; do silent_on "$unwanted"; done
     expect 0 python - "$root" <<'PYTHON'
@@ -143,6 +144,26 @@ PYTHON
     ok "a plugin's benchmark and metric judge a file; compare and report read the runs and refuse unlike ones"
 }
 
+check_truth() {
+    expect 0 python - <<'PYTHON'
+import json
+words = {"color": "red blue green".split(), "shape": "cube sphere cylinder".split()}
+scenes = [
+    {"name": f"scene{n}", "relations": [["a", "left", "b"]],
+     "objects": [{"id": name, **{word: values[(n + k) % 3] for word, values in words.items()}} for k, name in enumerate("ab")]}
+    for n in range(6)
+]
+json.dump({"scenes": scenes}, open("scenes.json", "w"))
+json.dump(scenes[2], open("query.json", "w"))
+PYTHON
+    expect 0 zoo truth scenes.json --method exact --output distances
+    expect 0 zoo-truth scenes.json --search query.json -k 2
+    says scene2
+    expect 2 zoo truth scenes.json --search nothing.json
+    silent_on Traceback
+    ok "zoo truth compares scenes and searches by one"
+}
+
 check_plugin_tests() {
     cp "$root"/tests/plugins/zoo_acme/tests/*.py "$work/tests"
     expect 0 python -m pytest -q -p no:cacheprovider "$work/tests"
@@ -157,5 +178,6 @@ check_broken
 check_commands
 check_training
 check_judging
+check_truth
 check_plugin_tests
 ok "wheel and plugins"

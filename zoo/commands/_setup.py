@@ -21,7 +21,7 @@ from zoo.registry import UsageError
 from zoo.training import ConfigLogging, EpochSeed, InterruptedCheckpoint, cpu_computes_bf16
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from lightning.pytorch.loggers import Logger
 
@@ -211,11 +211,15 @@ def log_notes(benchmark: Any) -> None:
         log.warning("%s: %s", benchmark.name, note)
 
 
-def about(cfg: DictConfig, model: Any, source: str | None) -> dict[str, Any]:
-    """Returns what results.json says of the model, its weights and the data."""
-    described = {**(model.registered or {}), "weights": source, "weights_hash": checkpoints.weights_hash(model)}
-    beside = OmegaConf.to_container(cfg.get("beside") or OmegaConf.create({}), resolve=True)
+def about(cfg: DictConfig, model: Any, source: str | None, companions: Sequence[Companion] = ()) -> dict[str, Any]:
+    """Returns what results.json says of the model, its weights, its companions and the data."""
+    described = {**_described(model), "weights": source}
+    beside = {companion.label: _described(companion.model) for companion in companions}
     return {"run_name": cfg.run_name, "model": described, **about_protocol(cfg), "beside": beside, "seed": cfg.seed}
+
+
+def _described(model: Any) -> dict[str, Any]:
+    return {**(model.registered or {}), "weights_hash": checkpoints.weights_hash(model)}
 
 
 def about_protocol(cfg: DictConfig) -> dict[str, Any]:

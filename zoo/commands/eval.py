@@ -31,7 +31,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     benchmark = _setup.opened_benchmark(cfg, data)
     run_dir = _setup.made_folder(cfg)
     try:
-        about = _setup.about(cfg, model, source)
+        about = _setup.about(cfg, model, source, companions)
         metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, about, companions)
     except SIGTERMException:  # a SystemExit with code 0, as if all had been done
         sys.exit(143)

@@ -79,7 +79,7 @@ def _test(cfg: DictConfig, model: Any, data: Any, benchmark: Any, companions: An
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
     if best:
         model = checkpoints.load_model(best)
-    about = _setup.about(cfg, model, best or None)
+    about = _setup.about(cfg, model, best or None, companions)
     evaluate(model, data, benchmark, trainer, run_dir, about, companions)
 
 

@@ -222,6 +222,9 @@ def _run_details(run: Run) -> dict[str, Any]:
         "predictions": model.get("predictions"),
         "array": model.get("array"),
         "predictions hash": model.get("predictions_hash"),
+        "beside": ", ".join(
+            f"{label}: {other.get('name')}" for label, other in (run.about.get("beside") or {}).items()
+        ),
         "data": _pairs(run.about.get("data")),
         "benchmark": _pairs(run.about.get("benchmark")),
         "seed": run.about.get("seed"),
