@@ -11,7 +11,13 @@ import zoo
 from zoo import config, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-SEVERAL = ("reranker", "metrics", "callbacks", "logger")  # groups of which a command line may choose more than one
+SEVERAL = (
+    "reranker",
+    "metrics",
+    "callbacks",
+    "logger",
+    "beside",
+)  # groups of which a command line may choose more than one
 REGISTERED = [(kind, name) for kind in registry.KINDS for name in registry.entries(kind)]
 OWN_KEYS = ("_target_", "_convert_", "kind", "name")
 
@@ -149,7 +155,7 @@ def test_an_experiment_begins_with_the_command_that_runs_it(name):
     lines = (config.conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
     comments = [line for line in lines if line.startswith("# ") and not line.startswith("# @package")]
     assert "# @package _global_" in lines
-    assert re.match(rf"# zoo (train|eval) .*\bexperiment={name}\b", comments[0])
+    assert re.match(rf"# (python tools/\S+ && )?zoo (train|eval) .*\bexperiment={name}\b", comments[0])
 
 
 def test_no_class_path_of_ours_stands_in_any_config():

@@ -39,7 +39,7 @@ def load(path: Path) -> Any:
         parameters = architecture(authors)
         model = zoo.create_model("two_stage_rn", **parameters)
         _fill(model, translate(authors, parameters["question_layer"]))
-    except (KeyError, ValueError) as error:
+    except (IndexError, KeyError, ValueError) as error:
         reason = f"it lacks the tensor {error}" if isinstance(error, KeyError) else error
         raise BadFile(f"{path} isn't an RN or 2S-RN for CLEVR of the authors: {reason}") from error
     return model.eval()
@@ -149,9 +149,16 @@ def _read(path: Path) -> State:
     except Exception as error:
         # torch's own message advises to load the file unsafely.
         raise BadFile(f"{path} is no state dict saved by torch, or is damaged ({type(error).__name__})") from error
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise BadFile(f"{path} must hold a state dict (names and tensors)")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    authors = {name.removeprefix("module."): value for name, value in content.items()}
+    if len(authors) < len(content):
+        raise BadFile(f"{path} holds a tensor twice, with `module.` before its name and without")
+    wrong = [name for name, value in authors.items() if not value.isfinite().all()]
+    if wrong:
+        raise BadFile(f"{path} holds numbers that are not finite, in {', '.join(wrong)}")
+    return authors
 
 
 def _numbered(authors: State, pattern: str, start: int) -> list[str]:

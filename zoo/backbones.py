@@ -97,7 +97,10 @@ def _timm(name: str) -> _Parts:
 
     if not timm.is_model(name):
         raise ValueError(_unknown(name, timm.list_models(), "a model of timm"))
-    network = timm.create_model(name, num_classes=0)
+    try:
+        network = timm.create_model(name, num_classes=0)
+    except RuntimeError as error:  # a tag of weights that the network doesn't have
+        raise ValueError(f"backbone {name!r}: {error}") from error
     if network.pretrained_cfg.get("fixed_input_size"):
         size = "×".join(map(str, network.pretrained_cfg["input_size"][1:]))
         raise ValueError(f"backbone must take images of any size, {name} takes {size} px only")

@@ -110,14 +110,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tens
     return described, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def fill(model: Any, state: dict[str, Tensor], path: str | Path, starts_anew: tuple[str, ...] = ()) -> None:
+def fill(model: Any, state: dict[str, Tensor], path: str | Path, start: bool = False) -> None:
     """Loads a state dict; raises UsageError with the tensors that do not fit.
 
-    What begins with one of `starts_anew` may be absent as a whole and then stays as it is.
+    Of the model's `optional_weights`, those that it has no use for are left out; to `start` a training, they may all be
+    absent and then stay as they are.
     """
     own = model.state_dict()
-    fresh = {name: value for name, value in own.items() if starts_anew and name.startswith(starts_anew)}
-    state = state if fresh.keys() & state.keys() else {**fresh, **state}
+    optional = {name for name in own.keys() | state.keys() if name.startswith(model.optional_weights)}
+    state = {name: value for name, value in state.items() if name in own or name not in optional}
+    if start and not optional & state.keys():
+        state |= {name: own[name] for name in optional & own.keys()}
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:

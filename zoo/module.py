@@ -20,14 +20,15 @@ class _SelfDescribing(lightning.LightningModule):
 
     `registered` is set by `zoo.create`: {"kind", "name", "origin", "parameters"}. `trained` is False where `zoo train`
     has nothing to do. `on_reload` holds the parameters that only say where starting weights are read from, each with
-    the value that reads none: a model rebuilt from its own file must not need another. `starts_anew` are prefixes of
-    weights that `zoo train weights=…` need not find in the file, since training begins with them.
+    the value that reads none: a model rebuilt from its own file must not need another. `optional_weights`
+    are prefixes of weights that not every model of the class has: where a file holds them and the model has no use for
+    them, they are left out; where `zoo train weights=…` doesn't find them, they start anew.
     """
 
     registered: dict[str, Any] | None = None
     trained: ClassVar[bool] = True
     on_reload: ClassVar[Mapping[str, Any]] = {}
-    starts_anew: tuple[str, ...] = ()
+    optional_weights: ClassVar[tuple[str, ...]] = ()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description; a model built past `zoo.create` has none and can't be rebuilt from its checkpoint."""

@@ -18,7 +18,7 @@ RMAC = ("beside=rmac", "+beside.rmac.parameters.backbone_weights=random")
 
 @pytest.fixture
 def evaluated(tmp_path):
-    def run(label, **changed):
+    def run(label, baselines=("pixels",), **changed):
         options = {"root": str(tmp_path / "data"), **SIZES}
         data = zoo.create("data", "sort_of_clevr", **options)
         other = zoo.create("data", "sort_of_clevr", **{**options, **changed})
@@ -26,9 +26,7 @@ def evaluated(tmp_path):
         model = zoo.create_model("two_stage_rn", **NETWORK).eval()
         again = zoo.create_model("two_stage_rn", **NETWORK, aggregation="avg").eval()
         again.load_state_dict(model.state_dict())
-        benchmark = zoo.create(
-            "benchmark", "relational", queries=5, baselines=["pixels"], cache=str(tmp_path / "truth")
-        )
+        benchmark = zoo.create("benchmark", "relational", queries=5, baselines=baselines, cache=str(tmp_path / "truth"))
         trainer = lightning.Trainer(
             accelerator="cpu", logger=False, enable_progress_bar=False, use_distributed_sampler=False
         )
@@ -52,6 +50,11 @@ def test_a_companions_own_descriptor_is_a_row(evaluated):
 def test_a_label_that_the_model_uses_is_refused(evaluated):
     with pytest.raises(ValueError, match="has a row 'RN conv max' of its own"):
         evaluated("RN conv max")
+
+
+def test_a_baselines_label_is_refused(evaluated):
+    with pytest.raises(ValueError, match="called 'random' already"):
+        evaluated("random", ["random"])
 
 
 def test_a_companion_must_see_the_same_images(evaluated):
@@ -81,6 +84,8 @@ def test_the_command_on_one_and_two_processes(command, tmp_path):
         ("+beside.rmac.parameters.levls=3", "Did you mean 'levels'"),
         ("+beside.rmac.data.image_sise=3", "data 'sort_of_clevr' has no parameter 'image_sise'"),
         ("beside.rmac.name=global", "'global'"),
+        ("beside.rmac.label=null", "every model needs a label"),
+        ("+beside.other={label: R-MAC, name: global_descriptor}", "a label of its own, got R-MAC, R-MAC"),
     ],
 )
 def test_what_a_companion_cant_be_ends_in_one_line(command, word, message):

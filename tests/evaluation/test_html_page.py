@@ -299,3 +299,13 @@ def test_eleven_thousand_queries_make_a_page_of_some_megabytes(tmp_path, opened)
     tab = opened(file)
     assert tab.locator("svg circle").count() > 10_000
     assert tab.locator("svg a").count() == 3
+
+
+@pytest.mark.parametrize(("height", "kind"), [(40, "webp"), (17000, "png")])
+def test_a_runs_contact_sheet_stands_in_the_page_whatever_its_height(tmp_path, height, kind):
+    page = page_of(tmp_path, [FIRST], queries=1)
+    assert "Contact sheet" not in page.html({}, "")
+    Image.new("RGB", (30, height)).save(page.runs[0].folder / "contact_sheet.png")
+    assert f"data:image/{kind};base64," in page.html({}, "")
+    (page.runs[0].folder / "contact_sheet.png").write_bytes(b"no picture")
+    assert "Contact sheet" not in page.html({}, "")

@@ -117,17 +117,17 @@ def test_weights_without_attention_start_a_training_and_no_evaluation(model, tmp
     checkpoints.save_weights(plain, tmp_path / "plain.safetensors")
     _, state = checkpoints.read(tmp_path / "plain.safetensors")
     query = model.net.attention.value.weight.clone()
-    checkpoints.fill(model, state, "plain", model.starts_anew)
+    checkpoints.fill(model, state, "plain", start=True)
     assert torch.equal(model.net.g[0].weight, plain.net.g[0].weight)
     assert torch.equal(model.net.attention.value.weight, query)
     with pytest.raises(UsageError, match="attention"):
         zoo.load_model(str(tmp_path / "plain.safetensors"), aggregation="learned")
     partly = {**state, "net.attention.out.bias": torch.zeros(5)}
     with pytest.raises(UsageError, match=r"attention\.key"):
-        checkpoints.fill(model, partly, "plain", model.starts_anew)
+        checkpoints.fill(model, partly, "plain", start=True)
     del state["net.g.0.weight"]
     with pytest.raises(UsageError, match=r"net\.g\.0\.weight"):
-        checkpoints.fill(model, state, "plain", model.starts_anew)
+        checkpoints.fill(model, state, "plain", start=True)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,34 @@ def test_attention_needs_relations(changed, message):
 def test_a_batch_without_ground_truth_is_refused(model):
     with pytest.raises(ValueError, match=r"set data\.truth"):
         model.training_step(model.tiny_batch(), 0)
+
+
+def test_weights_with_attention_serve_the_other_aggregations(model, batch, tmp_path):
+    checkpoints.save_weights(model, tmp_path / "learned.safetensors")
+    plain = zoo.load_model(str(tmp_path / "learned.safetensors"), aggregation="avg")
+    assert torch.equal(plain.embed(batch).vector, model.eval().descriptors(batch)["2S-RN avg"])
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_an_epochs_remainder_teaches_nothing(model, batch, images):
+    loss = model.training_step(batch._map(lambda tensor: tensor[:images]), 0)
+    loss.backward()
+    assert loss == 0
+    assert all((p.grad == 0).all() for p in model.net.attention.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"attention_heads": 0}, "attention_heads must be an integer of at least 1, got 0"),
+        ({"rank_temperature": "x"}, "rank_temperature must be a number"),
+        ({"pair_shifts": 0}, "pair_shifts must be an integer of at least 1, got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, got nan"),
+    ],
+)
+def test_values_outside_their_range_are_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.create_model("two_stage_rn", **{**LEARNED, **changed})
 
 
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from zoo.ops import distances
 from zoo.ops.distances import l2_distances
 
 
@@ -16,6 +17,23 @@ def test_equals_scipy(dim, dtype):
     rows = (torch.rand(5000, dim, generator=torch.Generator().manual_seed(0)) * 200).to(dtype)
     found = l2_distances(rows[:3], rows)
     np.testing.assert_allclose(found.numpy(), cdist(rows[:3].double(), rows.double()), atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [7, 1500])
+def test_normalised_equals_scipy_on_normalised_rows(dim):
+    rows = torch.randint(0, 200, (3000, dim), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    rows[5] = 0
+    unit = rows.double().numpy()
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-30)
+    found = l2_distances(rows[:7], rows, normalised=True)
+    np.testing.assert_allclose(found.numpy(), cdist(unit[:7], unit), atol=1e-7)
+
+
+def test_long_rows_are_taken_in_smaller_blocks(monkeypatch):
+    rows = torch.rand(40, 1200, generator=torch.Generator().manual_seed(0))
+    whole = l2_distances(rows[:3], rows)
+    monkeypatch.setattr(distances, "_GALLERY_NUMBERS", 1200 * 7)
+    torch.testing.assert_close(l2_distances(rows[:3], rows), whole)
 
 
 def test_an_empty_gallery_has_no_distances():

@@ -81,5 +81,5 @@ def test_equal_distances_have_a_finite_gradient():
     [((4, 5), (4, 5), 0.1), ((4, 4), (2, 5, 5), 0.1), ((2, 2), (2, 2), 0.1), ((4, 4), (4, 4), 0.0)],
 )
 def test_wrong_arguments_are_named(distances, truth, temperature):
-    with pytest.raises(ValueError, match=r"distances|images"):
+    with pytest.raises(ValueError, match=r"distances|temperature"):
         soft_spearman_loss(torch.zeros(distances), torch.zeros(truth), temperature)

@@ -152,7 +152,7 @@ def test_gradients_are_those_of_finite_differences():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"maps must be \(B, C, H, W\), got shape \(3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"x must be \(B, C, H, W\), got shape \(3, 4, 4\)"):
         rmac(torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match="levels must be at least 1, got 0"):
         rmac(torch.zeros(1, 3, 4, 4), levels=0)

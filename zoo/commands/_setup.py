@@ -73,7 +73,9 @@ def new_model(cfg: DictConfig) -> Any:
     model = build(cfg.model)
     if cfg.weights is not None:
         _, state = checkpoints.read(Path(_weights_file(cfg)))
-        checkpoints.fill(model, state, cfg.weights, model.starts_anew)
+        checkpoints.fill(model, state, cfg.weights, start=True)
+    elif cfg.ckpt_path is None and not all(parameter.requires_grad for parameter in model.parameters()):
+        log.warning("weights is null: the part of the model that isn't trained keeps its random weights")
     return _compiled(cfg, model)
 
 
@@ -125,18 +127,25 @@ def _compiled(cfg: DictConfig, model: Any) -> Any:
 
 def companions(cfg: DictConfig) -> list[Companion]:
     """Builds the models of `beside`, each with the data as it wants to see them; UsageError for what it can't build."""
-    return [_companion(cfg, entry) for entry in (cfg.get("beside") or {}).values() if entry]
+    entries = [entry for entry in (cfg.get("beside") or {}).values() if entry]
+    for key in ("label", "name"):
+        if not all(entry.get(key) for entry in entries):
+            raise UsageError(f"beside: every model needs a {key}, got {OmegaConf.to_container(cfg.beside)}")
+    labels = [entry.label for entry in entries]
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"beside: every model needs a label of its own, got {', '.join(labels)}")
+    return [_companion(cfg, entry) for entry in entries]
 
 
 def _companion(cfg: DictConfig, entry: DictConfig) -> Companion:
-    parameters = OmegaConf.to_container(entry.parameters, resolve=True)
-    make = partial(checkpoints.load_model, entry.name, entry.weights) if entry.weights else None
+    parameters = OmegaConf.to_container(entry.get("parameters") or OmegaConf.create({}), resolve=True)
+    make = partial(checkpoints.load_model, entry.name, entry.weights) if entry.get("weights") else None
     try:
         model = (make or partial(config.create, "model", entry.name))(**parameters).eval()
     except ValueError as error:
         raise UsageError(f"beside '{entry.label}': {error}; beside=none leaves it out") from error
     node = cfg.data.copy()
-    for key, value in entry.data.items():
+    for key, value in (entry.get("data") or {}).items():
         if key not in node:
             raise UsageError(f"beside '{entry.label}': data '{node.name}' has no parameter '{key}'")
         node[key] = value

@@ -43,7 +43,9 @@ def evaluate(cfg: DictConfig) -> float | None:
         training.finish_loggers(trainer)
     if trainer.is_global_zero:
         if cfg.report:
-            report.write_page([str(run_dir)], run_dir / "report.html")
+            problem = report.write_page([str(run_dir)], run_dir / "report.html")
+            if problem:
+                _setup.log.warning("report.html: %s", problem)
         _setup.log.info("written: %s", run_dir)
     return next(iter(metrics.values()), None)
 

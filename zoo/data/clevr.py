@@ -90,6 +90,8 @@ class Clevr(SplitDataModule):
         """
         for split in (self.train_split, self.val_split) if stage == "fit" else (self.gallery_split,):
             self.dataset(split)
+            if self.truth and stage == "fit":
+                self.scene_graphs(split)  # what is missing should not cost an epoch
 
     def train_dataloader(self) -> DataLoader:
         """Returns the shuffled loader of the train split, augmented and with distances as configured."""

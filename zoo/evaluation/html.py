@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 QUERY_SIDE, ITEM_SIDE = 240, 160  # pixels, the longest side of a picture in the page
 _QUALITY = 75
+_WEBP_SIDE = 16383  # pixels, the most that WebP holds
 _SIGNS = {"relevant": "✓", "irrelevant": "✗", "junk": "○"}
 
 
@@ -160,14 +161,17 @@ def thumbnail(picture: np.ndarray, key: PictureKey) -> str:
 
 
 def _sheet(run: Run) -> str | None:
-    """Returns the contact sheet that the run left in its folder as a data URI, None if it left none."""
+    """Returns the run's contact sheet as a data URI, None if its folder holds none that can be read."""
     from PIL import Image
 
     path = run.folder / "contact_sheet.png"
-    if not path.is_file():
+    try:
+        with Image.open(path) as sheet:
+            if max(sheet.size) <= _WEBP_SIDE:
+                return _data_uri(sheet)
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    except OSError:
         return None
-    with Image.open(path) as sheet:
-        return _data_uri(sheet)
 
 
 def _data_uri(image: Image.Image) -> str:
@@ -223,7 +227,7 @@ def _run_details(run: Run) -> dict[str, Any]:
         "array": model.get("array"),
         "predictions hash": model.get("predictions_hash"),
         "beside": ", ".join(
-            f"{label}: {other.get('name')}" for label, other in (run.about.get("beside") or {}).items()
+            f"{label}: {(other or {}).get('name')}" for label, other in (run.about.get("beside") or {}).items()
         ),
         "data": _pairs(run.about.get("data")),
         "benchmark": _pairs(run.about.get("benchmark")),

@@ -74,13 +74,15 @@ def ranked_sheet(
 ) -> Image.Image:
     """Returns, for the first `queries` of a split, query and nearest items by each of `orders`: title → (Q, N).
 
-    Query q is gallery item q, and left out of its own lists. The captions give the distance that ordered the row and
-    that of the ground truth `truth` (Q, N), so that a reader sees what a model's choice costs.
+    Query q is gallery item q, and left out of its own lists, as is what is infinitely far. The captions give the
+    distance that ordered the row and that of the ground truth `truth` (Q, N), so that a reader sees what a model's
+    choice costs.
     """
     rows = []
     for query in range(min(queries, len(truth))):
         for title, distances in orders.items():
-            nearest = [item for item in distances[query].argsort(stable=True).tolist() if item != query][:top]
+            order = distances[query].argsort(stable=True).tolist()
+            nearest = [item for item in order if item != query and distances[query, item] < np.inf][:top]
             tiles = [Tile(data.picture(split, query), "query")]
             tiles += [Tile(data.picture(split, item), _caption(distances, truth, query, item)) for item in nearest]
             rows.append(SheetRow(f"{data.ids(split)[query]}: top {top} by {title}", tiles))

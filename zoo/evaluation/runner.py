@@ -116,6 +116,8 @@ class EvaluationLoop(lightning.LightningModule):
         collected = dict(zip(roles, gathered, strict=False))
         for place, part in enumerate(gathered[len(roles) :]):
             own = collected[roles[place % len(roles)]]
+            if not torch.equal(part.index, own.index):
+                raise ValueError("beside: its model saw other images than the evaluated one (limit_test_batches?)")
             taken = [label for label in part.vectors if label in own.vectors]
             if taken:
                 raise ValueError(f"beside: the model has a row '{taken[0]}' of its own; choose another label")

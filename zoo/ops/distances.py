@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _GALLERY_BLOCK = 2048  # rows converted to float64 at a time: raw pixels of a whole gallery would take gigabytes
+_GALLERY_NUMBERS = 1 << 26  # and of these at most half a gigabyte
 _LONG = 1024  # components from which a matrix product pays
 _SAME = 1e-11  # squared distance over squared norms below which two long descriptors are taken as equal
 _DECIMALS = 9
@@ -14,16 +15,19 @@ _BITS = 1 << 20
 _TINY = 1e-300
 
 
-def l2_distances(queries: Tensor, gallery: Tensor) -> Tensor:
+def l2_distances(queries: Tensor, gallery: Tensor, normalised: bool = False) -> Tensor:
     """Returns Euclidean distances (Q, N) in float64 between `queries (Q, D)` and `gallery (N, D)` of any number type.
 
+    With `normalised`, descriptors are L2-normalised before; one of zeros stays as it is.
     Short descriptors are compared by their differences, long ones (raw pixels) through a matrix product, in which
     integers stay exact. Distances are rounded to nine decimals of a query's largest one: what is equal on paper
     (duplicates, permuted or L2-normalised binary descriptors) must tie, whatever the order of summation.
     """
-    queries = queries.double()
+    prepare = _normalised if normalised else torch.Tensor.double
+    queries = prepare(queries)
     distances = _by_product if queries.shape[1] > _LONG else _by_difference
-    blocks = [distances(queries, rows.double()) for rows in gallery.split(_GALLERY_BLOCK)]
+    rows_at_once = max(1, min(_GALLERY_BLOCK, _GALLERY_NUMBERS // max(1, queries.shape[1])))
+    blocks = [distances(queries, prepare(rows)) for rows in gallery.split(rows_at_once)]
     return _rounded(torch.cat(blocks, dim=1))
 
 
@@ -39,9 +43,13 @@ def dot_products(queries: Tensor, gallery: Tensor) -> Tensor:
 
 def cosine_similarities(queries: Tensor, gallery: Tensor) -> Tensor:
     """Returns cosine similarities (Q, N) in float64, rounded as `dot_products`; 0 for a descriptor of zeros."""
-    queries = F.normalize(queries.double(), dim=1, eps=_TINY)
-    blocks = [queries @ F.normalize(rows.double(), dim=1, eps=_TINY).T for rows in gallery.split(_GALLERY_BLOCK)]
+    queries = _normalised(queries)
+    blocks = [queries @ _normalised(rows).T for rows in gallery.split(_GALLERY_BLOCK)]
     return _rounded(torch.cat(blocks, dim=1))
+
+
+def _normalised(rows: Tensor) -> Tensor:
+    return F.normalize(rows.double(), dim=1, eps=_TINY)
 
 
 def _rounded(found: Tensor) -> Tensor:

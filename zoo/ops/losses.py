@@ -11,7 +11,8 @@ def soft_spearman_loss(distances: Tensor, truth: Tensor, temperature: float) -> 
 
     An item's smooth rank is the sum of sigmoid((own distance - other distance) / (temperature · spread)) over the other
     items of the row, `spread` being the standard deviation of the row, through which no gradient flows. As the
-    temperature goes to 0 this becomes the average rank. An image is left out of its own row.
+    temperature goes to 0 this becomes the average rank. An image is left out of its own row. Memory and time grow with
+    G·B³: 64 images take 2 MB a ground truth, 640 take 2 GB.
 
     Args:
         distances: (B, B) between the images of a batch, a row for each as the query.
@@ -31,8 +32,10 @@ def soft_spearman_loss(distances: Tensor, truth: Tensor, temperature: float) -> 
     size = len(distances)
     if distances.shape != (size, size) or truth.shape[1:] != distances.shape:
         raise ValueError(f"distances (B, B) and truth (G, B, B) must fit, got {distances.shape} and {truth.shape}")
-    if size < 3 or not temperature > 0:
-        raise ValueError(f"at least 3 images and a temperature above 0 are needed, got {size} and {temperature}")
+    if size < 3:
+        raise ValueError(f"distances must be between at least 3 images, got {size}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
     distances, truth = _without_diagonal(distances[None]), _without_diagonal(truth)
     spread = distances.detach().std(dim=-1, keepdim=True)
     spread = torch.where(spread > 0, spread, 1)  # equal distances have no scale

@@ -11,25 +11,25 @@ from torch import Tensor
 _OVERLAP = Fraction(2, 5)
 
 
-def rmac(maps: Tensor, levels: int = 3) -> Tensor:
+def rmac(x: Tensor, levels: int = 3) -> Tensor:
     """Sum the L2-normalised channel maxima of the regions of a feature map: R-MAC without whitening and final L2.
 
     Args:
-        maps: (B, C, H, W), usually the output of a ReLU.
+        x: (B, C, H, W), usually the output of a ReLU.
         levels: number of region sizes, at least 1 (paper: 3).
 
     Returns:
         (B, C). Its direction doesn't change when an image's map is scaled. A region without any activation adds zero.
 
     Raises:
-        ValueError: ``maps`` has not four dimensions or no cells, or ``levels`` is below 1.
+        ValueError: ``x`` has not four dimensions or no cells, or ``levels`` is below 1.
 
     Source: Sec. 4.2 of Tolias et al. 2016, "Particular object retrieval with integral max-pooling of CNN activations".
     """
-    if maps.dim() != 4:
-        raise ValueError(f"maps must be (B, C, H, W), got shape {tuple(maps.shape)}")
-    regions = rmac_regions(*maps.shape[2:], levels).tolist()
-    maxima = (maps[:, :, top : bottom + 1, left : right + 1].amax((2, 3)) for top, bottom, left, right in regions)
+    if x.dim() != 4:
+        raise ValueError(f"x must be (B, C, H, W), got shape {tuple(x.shape)}")
+    regions = rmac_regions(*x.shape[2:], levels).tolist()
+    maxima = (x[:, :, top : bottom + 1, left : right + 1].amax((2, 3)) for top, bottom, left, right in regions)
     return sum(F.normalize(vector, dim=1) for vector in maxima)
 
 

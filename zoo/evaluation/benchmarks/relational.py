@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from zoo.evaluation.pictures import ranked_sheet
 from zoo.evaluation.protocol import Benchmark, Shard, hashed, ids_hash
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from zoo.evaluation.collect import Collected
     from zoo.types import Batch
+
+log = logging.getLogger("zoo")
 
 BASELINES = ("pixels", "random", "composition")
 RANDOM_DIM = 256
@@ -126,9 +128,12 @@ class Relational(Benchmark):
         truths = {column: self._own_truth(data, *column, own) for column in self.columns}
         ignored = self._ignored(data, own)
         rows = []
-        for label, vectors in {**gallery.vectors, **self._data_vectors(data)}.items():
+        baselines = self._data_vectors(data)
+        if taken := baselines.keys() & gallery.vectors.keys():
+            raise ValueError(f"a baseline is called {min(taken)!r} already: choose another label for the model beside")
+        for label, vectors in {**gallery.vectors, **baselines}.items():
             for normalise in self.normalised:
-                distances = l2_distances(*_pick(vectors, own, normalise))
+                distances = l2_distances(vectors[own], vectors, normalise)
                 cells = {
                     _label(column): _mean_spearman(distances, truth, own, ignored, queries, shard.device)
                     for column, truth in truths.items()
@@ -152,12 +157,13 @@ class Relational(Benchmark):
         truth = self.truth(data, method, nodes)
         queries = []
         for rows in torch.arange(len(report.query_ids)).split(_QUERIES_AT_ONCE):
-            distances = self._distances(collected, report.own, rows).scatter(1, rows[:, None], torch.inf)
-            order = distances.argsort(dim=1, stable=True)[:, : min(self.kept, len(names) - 1)].tolist()
+            distances = self._distances(collected, data, report.own, rows)
+            order = distances.argsort(dim=1, stable=True)[:, : self.kept].tolist()
             for query, nearest, row in zip(rows.tolist(), order, distances, strict=True):
                 items = [
                     RankedItem(names[item], -row[item].item(), note=f"ground truth {truth[query, item]:.3g}")
                     for item in nearest
+                    if row[item] < torch.inf
                 ]
                 queries.append(RankedQuery(query, names[query], names[query], None, None, items))
         return Rankings(report.own.label, "L2 distance, negative", split, split, queries)
@@ -165,27 +171,34 @@ class Relational(Benchmark):
     def sheet(
         self, collected: Mapping[str, Collected], data: Any, report: Report, rankings: Rankings
     ) -> Image.Image | None:
-        """Returns each query's nearest items by the own row, by each of `sheet_rows`, and by the first ground truth.
-
-        Raises ValueError for a label in `sheet_rows` that no row has.
-        """
+        """Returns each query's nearest items by the own row, the `sheet_rows` there are, and the first ground truth."""
         shown = min(self.sheet_queries, len(report.query_ids))
         if not shown:
             return None
-        rows = [report.own, *(_labelled(report, label) for label in self.sheet_rows)]
         queries = torch.arange(shown)
+        rows = [report.own, *self._other_rows(report)]
         orders = {
-            row.label + (", L2-normalised" if row.normalised else ""): self._distances(collected, row, queries)
+            row.label + (", L2-normalised" if row.normalised else ""): self._distances(collected, data, row, queries)
             for row in rows
         }
         method, nodes = self.columns[0]
         truth = torch.from_numpy(self.truth(data, method, nodes)[:shown].copy())
+        truth = truth.masked_fill(self._ignored(data, queries), torch.inf)
         orders[f"ground truth (edit distance: {nodes}, {method})"] = truth
         return ranked_sheet(data, data.gallery_split, orders, truth, shown, self.sheet_top)
 
-    @staticmethod
-    def _distances(collected: Mapping[str, Collected], row: Row, queries: Tensor) -> Tensor:
-        return l2_distances(*_pick(collected["gallery"].vectors[row.label], queries, bool(row.normalised)))
+    def _other_rows(self, report: Report) -> list[Row]:
+        found = {row.label: row for row in reversed(report.rows)}  # of raw and normalised the one that comes first
+        absent = [label for label in self.sheet_rows if label not in found]
+        if absent:
+            log.warning("benchmark.sheet_rows: no row of the table is called %s", ", ".join(absent))
+        return [found[label] for label in self.sheet_rows if label in found]
+
+    def _distances(self, collected: Mapping[str, Collected], data: Any, row: Row, queries: Tensor) -> Tensor:
+        """Returns distances (q, N), infinite where a query isn't judged."""
+        vectors = {**collected["gallery"].vectors, **self._data_vectors(data)}[row.label]
+        distances = l2_distances(vectors[queries], vectors, bool(row.normalised))
+        return distances.masked_fill(self._ignored(data, queries), torch.inf)
 
     def _truths(self, data: Any) -> list[tuple[str, str]]:
         extra = [(method, "soft") for method in AGREEMENT] if self._agrees(data) else []
@@ -221,19 +234,6 @@ class Relational(Benchmark):
         if "composition" in self.baselines:
             vectors["composition"] = torch.as_tensor(data.compositions(data.gallery_split))
         return vectors
-
-
-def _labelled(report: Report, label: str) -> Row:
-    found = next((row for row in report.rows if row.label == label), None)
-    if found is None:
-        known = ", ".join(dict.fromkeys(row.label for row in report.rows))
-        raise ValueError(f"benchmark.sheet_rows must name rows of the table ({known}), got {label!r}")
-    return found
-
-
-def _pick(vectors: Tensor, own: Tensor, normalise: bool) -> tuple[Tensor, Tensor]:
-    vectors = F.normalize(vectors.float(), dim=1) if normalise else vectors
-    return vectors[own], vectors
 
 
 def _label(column: tuple[str, str]) -> str:

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 PAIR_NORM = {"paper": False, "authors": True}
+WORDS = {
+    "feature": FEATURES,
+    "aggregation": (*AGGREGATIONS, LEARNED),
+    "convention": tuple(PAIR_NORM),
+    "optimizer": tuple(OPTIMIZERS),
+    "schedule": SCHEDULES,
+}
 UNKNOWN = "unknown"  # a vocabulary of CLEVR's words and answers, in an order that nobody published
 
 
@@ -38,6 +45,7 @@ class TwoStageRN(Embedder):
     """
 
     monitor: ClassVar[str] = "val/accuracy"
+    optional_weights: ClassVar[tuple[str, ...]] = ("net.attention.",)
     tiny: ClassVar[dict[str, Any]] = {"g": [16, 16], "h": [16], "f": [16, 16], "question_layer": 2, "chunk": 8}
 
     def __init__(
@@ -77,12 +85,15 @@ class TwoStageRN(Embedder):
         step_limit: float,
     ) -> None:
         super().__init__()
-        _check("feature", feature, FEATURES)
-        _check("aggregation", aggregation, (*AGGREGATIONS, LEARNED))
-        _check("convention", convention, tuple(PAIR_NORM))
-        _check("optimizer", optimizer, tuple(OPTIMIZERS))
-        _check("schedule", schedule, SCHEDULES)
-        _check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit)
+        _check(feature=feature, aggregation=aggregation, convention=convention, optimizer=optimizer, schedule=schedule)
+        _check_numbers(
+            learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit, warmup_steps=warmup_steps,
+            rank_temperature=rank_temperature,
+        )  # fmt: skip
+        _check_counts(
+            question_length=question_length, word_dim=word_dim, pair_shifts=1 if pair_shifts is None else pair_shifts,
+            attention_heads=attention_heads, attention_hidden=attention_hidden, attention_dim=attention_dim,
+        )  # fmt: skip
         _check_question_free(question_layer, feature, aggregation)
         words = _vocabulary_size(vocabulary, answers, question_groups)
         text = QuestionEncoder(words, word_dim, question_dim, question_length) if words else None
@@ -110,7 +121,7 @@ class TwoStageRN(Embedder):
         if self.learned:
             self.net.requires_grad_(False)
             self.net.attention.requires_grad_(True)
-            self.monitor, self.starts_anew = "val/spearman", ("net.attention.",)
+            self.monitor = "val/spearman"
             self.train()
 
     def train(self, mode: bool = True) -> TwoStageRN:
@@ -153,6 +164,8 @@ class TwoStageRN(Embedder):
         each image.
         """
         words = self._vocabulary()
+        if any(isinstance(asked, str) for asked in questions):
+            raise ValueError("questions must be one list per image, got a text: write [[question, …], …]")
         if len(questions) != len(images):
             raise ValueError(f"questions must be one list per image, {len(images)}, got {len(questions)}")
         encoded = [[words.encode(question) for question in asked] for asked in questions]
@@ -197,6 +210,8 @@ class TwoStageRN(Embedder):
                 "set data.truth, such as [soft/authors]"
             )
         vectors = self.net.attend(batch.images, self.pair_shifts).float()
+        if len(batch) < 3:
+            return vectors.sum() * 0  # an epoch's remainder, in which there is no order to learn
         distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
         loss = soft_spearman_loss(distances, batch.distances, self.rank_temperature)
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
@@ -299,15 +314,22 @@ def _check_question_free(question_layer: int, feature: str, aggregation: str) ->
         raise ValueError("feature must be relation where aggregation is learned (it attends to relations), got conv")
 
 
-def _check(argument: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{argument} must be one of {', '.join(known)}, got {value!r}")
+def _check(**chosen: str) -> None:
+    for argument, value in chosen.items():
+        if value not in WORDS[argument]:
+            raise ValueError(f"{argument} must be one of {', '.join(WORDS[argument])}, got {value!r}")
 
 
 def _check_numbers(**values: float) -> None:
     for name, value in values.items():
-        if not isinstance(value, (int, float)) or value < 0:
+        if not isinstance(value, (int, float)) or not value >= 0:
             raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+
+
+def _check_counts(**values: int) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 export = TwoStageRN
