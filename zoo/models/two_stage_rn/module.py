@@ -95,29 +95,32 @@ class TwoStageRN(Embedder):
             attention_heads=attention_heads, attention_hidden=attention_hidden, attention_dim=attention_dim,
         )  # fmt: skip
         _check_question_free(question_layer, feature, aggregation)
-        words = _vocabulary_size(vocabulary, answers, question_groups)
-        text = QuestionEncoder(words, word_dim, question_dim, question_length) if words else None
+        text = _encoder(vocabulary, answers, question_groups, (word_dim, question_dim, question_length))
         attention = (attention_heads, attention_hidden, attention_dim)
         self.net = TwoStageRNNet(
             conv, g, h, f, question_layer, question_dim, answers, coordinate_range, pair_scale, dropout, chunk,
             text, AttentionPool(g[question_layer - 1], *attention) if aggregation == LEARNED else None,
         )  # fmt: skip
-        if question_groups is not None:
-            initialise(self.net, question_groups, question_gate)
-        self.vocabulary, self.pair_shifts = vocabulary, pair_shifts
-        self.feature, self.aggregation = feature, aggregation
+        self.vocabulary, self.pair_shifts, self.feature, self.aggregation = (
+            vocabulary,
+            pair_shifts,
+            feature,
+            aggregation,
+        )
         self.pair_norm = PAIR_NORM[convention] if pair_norm is None else pair_norm
         self.optimizer, self.learning_rate, self.weight_decay = optimizer, learning_rate, weight_decay
         self.schedule, self.warmup_steps, self.rank_temperature = schedule, warmup_steps, rank_temperature
         self._stepped = SteppedRate(learning_rate, step_epochs, step_limit)
-        self._freeze()
+        self._begin(question_groups, question_gate)
 
     @property
     def learned(self) -> bool:
         """Tells whether the aggregation is learned: then the attention alone is trained, to rank as the truth does."""
         return self.net.attention is not None
 
-    def _freeze(self) -> None:
+    def _begin(self, groups: Sequence[int] | None, gate: float) -> None:
+        if groups is not None:
+            initialise(self.net, groups, gate)
         if self.learned:
             self.net.requires_grad_(False)
             self.net.attention.requires_grad_(True)
@@ -291,8 +294,10 @@ def _row(pooling: Pooling) -> str:
     return f"{name} {pooling.aggregation}" + (", pair L2" if pooling.pair_norm else "")
 
 
-def _vocabulary_size(name: str | None, answers: int, groups: Sequence[int] | None) -> int | None:
-    """Returns how many words a vocabulary has; raises ValueError where the other arguments don't fit it."""
+def _encoder(
+    name: str | None, answers: int, groups: Sequence[int] | None, sizes: tuple[int, int, int]
+) -> QuestionEncoder | None:
+    """Returns what reads a vocabulary's words, None without one; ValueError where the other arguments don't fit it."""
     if name is None:
         return None
     words = named_vocabulary("clevr" if name == UNKNOWN else name)
@@ -300,7 +305,7 @@ def _vocabulary_size(name: str | None, answers: int, groups: Sequence[int] | Non
         raise ValueError(f"answers must be {len(words.answers)} for vocabulary {name!r}, got {answers}")
     if groups is not None:
         raise ValueError(f"question_groups must be null for vocabulary {name!r} (they group bits), got {list(groups)}")
-    return len(words.words)
+    return QuestionEncoder(len(words.words), *sizes)
 
 
 def _sum_and_count(right: Tensor, which: Tensor) -> Tensor:
