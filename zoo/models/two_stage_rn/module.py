@@ -86,27 +86,21 @@ class TwoStageRN(Embedder):
     ) -> None:
         super().__init__()
         _check(feature=feature, aggregation=aggregation, convention=convention, optimizer=optimizer, schedule=schedule)
-        _check_numbers(
-            learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit, warmup_steps=warmup_steps,
-            rank_temperature=rank_temperature,
-        )  # fmt: skip
+        _check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit)
+        _check_numbers(warmup_steps=warmup_steps, rank_temperature=rank_temperature)
         _check_counts(
-            question_length=question_length, word_dim=word_dim, pair_shifts=1 if pair_shifts is None else pair_shifts,
-            attention_heads=attention_heads, attention_hidden=attention_hidden, attention_dim=attention_dim,
-        )  # fmt: skip
+            question_length=question_length, word_dim=word_dim, pair_shifts=1 if pair_shifts is None else pair_shifts
+        )
+        _check_counts(attention_heads=attention_heads, attention_hidden=attention_hidden, attention_dim=attention_dim)
         _check_question_free(question_layer, feature, aggregation)
-        text = _encoder(vocabulary, answers, question_groups, (word_dim, question_dim, question_length))
         attention = (attention_heads, attention_hidden, attention_dim)
+        text = _encoder(vocabulary, answers, question_groups, (word_dim, question_dim, question_length))
         self.net = TwoStageRNNet(
             conv, g, h, f, question_layer, question_dim, answers, coordinate_range, pair_scale, dropout, chunk,
             text, AttentionPool(g[question_layer - 1], *attention) if aggregation == LEARNED else None,
         )  # fmt: skip
-        self.vocabulary, self.pair_shifts, self.feature, self.aggregation = (
-            vocabulary,
-            pair_shifts,
-            feature,
-            aggregation,
-        )
+        self.vocabulary, self.pair_shifts = vocabulary, pair_shifts
+        self.feature, self.aggregation = feature, aggregation
         self.pair_norm = PAIR_NORM[convention] if pair_norm is None else pair_norm
         self.optimizer, self.learning_rate, self.weight_decay = optimizer, learning_rate, weight_decay
         self.schedule, self.warmup_steps, self.rank_temperature = schedule, warmup_steps, rank_temperature
