@@ -30,6 +30,9 @@ class _SelfDescribing(lightning.LightningModule):
     on_reload: ClassVar[Mapping[str, Any]] = {}
     optional_weights: ClassVar[tuple[str, ...]] = ()
 
+    def check_data(self, data: Any) -> None:
+        """Raises ValueError where the model can't be trained on a data module; asked before anything is run."""
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description; a model built past `zoo.create` has none and can't be rebuilt from its checkpoint."""
         if self.registered:

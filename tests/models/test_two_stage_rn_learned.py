@@ -184,3 +184,17 @@ def test_the_command_trains_it_on_given_weights(command, tiny, tmp_path, trainer
     assert trained.net.attention.query.weight.abs().max() > 0
     logged = next((tmp_path / "run" / "csv").rglob("metrics.csv")).read_text()
     assert "val/spearman" in logged.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.aggregation=learned"], "set data.truth, such as [soft/authors]"),
+        (["data=clevr", "data.root=."], "model.vocabulary must be that of the data's questions, 'clevr', got None"),
+        (["model.vocabulary=unknown", "model.answers=28", "model.question_groups=null"], "never published"),
+    ],
+)
+def test_data_that_cant_train_the_model_ends_in_one_line(command, words, message):
+    done = command("zoo", "train", *words, code=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -33,6 +33,8 @@ def train(cfg: DictConfig) -> float | None:
     _setup.prepare(cfg)
     _refuse_untrained(cfg)
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
+    with _setup.usage_errors():
+        model.check_data(data)
     # Their mistakes should not cost a training.
     tested = (_setup.opened_benchmark(cfg, data), _setup.companions(cfg)) if cfg.test else None
     trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=_setup.loggers(cfg))

@@ -35,6 +35,10 @@ WORDS = {
     "schedule": SCHEDULES,
 }
 UNKNOWN = "unknown"  # a vocabulary of CLEVR's words and answers, in an order that nobody published
+_NO_TRUTH = (
+    "aggregation 'learned' is trained on ground truths between the images of a batch, and there are none: set "
+    "data.truth, such as [soft/authors]"
+)
 
 
 class TwoStageRN(Embedder):
@@ -180,6 +184,18 @@ class TwoStageRN(Embedder):
             [words.answers[answer] for answer in row[: len(asked)]] for row, asked in zip(found, questions, strict=True)
         ]
 
+    def check_data(self, data: Any) -> None:
+        """Raises ValueError for data without ground truths to learn by, or with questions in words it can't read."""
+        if self.learned and not getattr(data, "truth", ()):
+            raise ValueError(_NO_TRUTH)
+        if not self.learned and self.vocabulary == UNKNOWN:
+            self._vocabulary()
+        words = getattr(getattr(data, "vocabulary", None), "name", None)
+        if not self.learned and words != self.vocabulary:
+            raise ValueError(
+                f"model.vocabulary must be that of the data's questions, {words!r}, got {self.vocabulary!r}"
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the cross entropy of the answers to all questions of the batch; unanswered ones don't count.
 
@@ -202,10 +218,7 @@ class TwoStageRN(Embedder):
 
     def _ranking_step(self, batch: Batch) -> Tensor:
         if batch.distances is None:
-            raise ValueError(
-                "aggregation 'learned' is trained on ground truths between the images of a batch, this batch has none: "
-                "set data.truth, such as [soft/authors]"
-            )
+            raise ValueError(_NO_TRUTH)
         vectors = self.net.attend(batch.images, self.pair_shifts).float()
         if len(batch) < 3:
             return vectors.sum() * 0  # an epoch's remainder, in which there is no order to learn
