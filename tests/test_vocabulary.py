@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,8 @@ from hypothesis import strategies as st
 from zoo.vocabulary import vocabulary
 
 WORDS = vocabulary("clevr")
-MINI = Path(os.environ.get("ZOO_DATA", Path(__file__).parents[2] / "shared" / "data")) / "clevr_mini" / "questions"
+ROOT = Path(__file__).parents[1]
+MINI = Path(os.environ.get("ZOO_DATA", ROOT.parent / "shared" / "data")) / "clevr_mini" / "questions"
 MARKS = ".,;:!?()"
 
 
@@ -64,5 +68,29 @@ def test_unknown_words_and_answers_are_named():
         WORDS.encode("  ")
     with pytest.raises(ValueError, match=r"answer must be one of .*, got 'maybe'"):
         WORDS.answer_id("maybe")
-    with pytest.raises(ValueError, match=r"vocabulary must be one of clevr, got '\.\./clevr'"):
-        vocabulary("../clevr")
+
+
+@pytest.mark.parametrize("name", ["../clevr", "../vocabularies/clevr", "./clevr", "clevr.json", "", None, ["clevr"]])
+def test_vocabularies_are_known_by_the_names_of_their_files_alone(name):
+    with pytest.raises(ValueError, match="vocabulary must be one of clevr, got ") as caught:
+        vocabulary(name)
+    assert str(caught.value).endswith(repr(name))
+
+
+def test_vocabularies_are_found_in_a_wheel(tmp_path):
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site, [name for name in archive.namelist() if name.startswith("zoo/vocabular")])
+    (site / "zoo" / "__init__.py").touch()
+    code = "import zoo.vocabulary as v; print(v.__file__, len(v.vocabulary('clevr').words))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(site)!r}); {code}"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [str(site / "zoo" / "vocabulary.py"), "82"]

@@ -50,12 +50,20 @@ class Vocabulary:
         return self._answer_ids[answer]
 
 
-@cache
 def vocabulary(name: str) -> Vocabulary:
     """Returns the vocabulary of a name ("clevr": 82 words, 28 answers); raises ValueError naming those that exist."""
-    path = _FOLDER / f"{name}.json"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.json")))
-        raise ValueError(f"vocabulary must be one of {known}, got {name!r}")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return Vocabulary(name, tuple(content["words"]), tuple(content["answers"]))
+    files = _files()
+    if not isinstance(name, str) or name not in files:
+        raise ValueError(f"vocabulary must be one of {', '.join(files)}, got {name!r}")
+    return _read(files[name])
+
+
+@cache
+def _files() -> dict[str, Path]:
+    return {file.stem: file for file in sorted(_FOLDER.glob("*.json"))}
+
+
+@cache
+def _read(file: Path) -> Vocabulary:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return Vocabulary(file.stem, tuple(content["words"]), tuple(content["answers"]))

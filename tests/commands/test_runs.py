@@ -50,7 +50,7 @@ def test_a_broken_plugin_answers_in_one_line(command, plugin_site, name, cause):
 
 def test_a_wrong_value_is_told_in_one_line(command):
     done = command("zoo", "train", "model.aggregation=median", code=2)
-    assert done.stderr == "zoo: model 'two_stage_rn': aggregation must be one of max, avg, got 'median'\n"
+    assert done.stderr == "zoo: model 'two_stage_rn': aggregation must be one of max, avg, learned, got 'median'\n"
 
 
 def test_an_error_inside_a_job_keeps_its_traceback(command, tiny):

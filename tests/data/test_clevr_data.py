@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from clevr_trees import REAL, clevr, scene, write, write_tree
+from clevr_trees import REAL, clevr, question, scene, write, write_tree
+from PIL import Image
 
 from zoo.files import BadFile
 from zoo.truth import PackedGraphs, clevr_graph
@@ -94,6 +96,61 @@ def test_trees_are_joined_and_their_names_kept_apart(tree, tmp_path):
         clevr(tree, images=["a", "b"], scenes="one")
 
 
+def joined(tree, other, **changed):
+    """Joins two trees of three images each as split val."""
+    keys = {"images": "images/val", "scenes": "scenes/CLEVR_val_scenes.json"}
+    both = {key: {"val": [str(root / path) for root in (tree, other)]} for key, path in keys.items()}
+    return clevr(tree, train_split="val", **both, **changed)
+
+
+def test_a_limit_within_the_first_tree_leaves_the_others_alone(tree, tmp_path):
+    other = write_tree(tmp_path / "other")
+    only_second = {"val": [None, str(other / "questions" / "CLEVR_val_questions.json")]}
+    both = {"val": [str(tree / "questions" / "CLEVR_val_questions.json"), only_second["val"][1]]}
+    for limit in (2, 3):
+        data = joined(tree, other, questions=only_second, limit=limit)
+        assert data.ids("val") == ["0/CLEVR_0", "0/CLEVR_1", "0/CLEVR_3"][:limit]
+        assert data.scene_graphs("val").sizes.tolist() == [1, 2, 0][:limit]
+        assert data.dataset("val").questions is None
+    longer = joined(tree, other, questions=only_second, limit=4).dataset("val")
+    assert (longer.names[3], len(longer.questions)) == ("1/CLEVR_0", 2)
+    assert longer.__getitems__([0, 3]).answers.ge(0).sum(1).tolist() == [0, 2]
+    assert joined(tree, other, questions=both, limit=5).dataset("val").graphs.sizes.tolist() == [1, 2, 0, 1, 2]
+    asked = joined(tree, other, questions=both, limit=5).dataset("val").__getitems__(range(5))
+    assert asked.answers.ge(0).sum(1).tolist() == [2, 0, 1, 2, 0]
+    shutil.rmtree(other)
+    assert joined(tree, other, questions=both, limit=3).size("val") == 3
+    with pytest.raises(FileNotFoundError, match="other"):
+        joined(tree, other, questions=both, limit=4).size("val")
+
+
+def test_a_limit_may_keep_images_that_no_question_is_about(tree):
+    write(tree / "questions" / "CLEVR_val_questions.json", {"questions": [question(1, "Are there any things?", "yes")]})
+    batch = clevr(tree, limit=1).dataset("val").__getitems__([0])
+    assert (batch.questions.tolist(), batch.answers.tolist()) == ([[[0]]], [[-1]])
+
+
+def test_a_tree_whose_questions_are_about_other_images_is_refused(tree, tmp_path):
+    other = write_tree(tmp_path / "other")
+    file = write(
+        other / "questions" / "CLEVR_val_questions.json", {"questions": [question(9, "Are there any things?")]}
+    )
+    questions = {"val": [str(tree / "questions" / "CLEVR_val_questions.json"), str(file)]}
+    with pytest.raises(BadFile, match=r"split 'val', got .*other.*json, which asks about none of the 3 in .*other"):
+        joined(tree, other, questions=questions).setup()
+
+
+def test_pictures_of_any_usual_kind_are_found_and_hidden_ones_left_out(tree):
+    images = tree / "images" / "val"
+    Image.new("RGB", (40, 30)).save(images / "CLEVR_2.JPEG", "jpeg")
+    Image.new("RGB", (40, 30)).save(images / "CLEVR_3.webp")
+    (images / "._CLEVR_9.png").write_bytes(b"what macOS leaves")
+    data = clevr(tree, scenes=None, questions=None)
+    assert data.ids("val") == ["CLEVR_0", "CLEVR_1", "CLEVR_2", "CLEVR_3"]
+    names = [path.name for path in data.dataset("val").files.paths]
+    assert names == ["CLEVR_0.png", "CLEVR_1.png", "CLEVR_2.JPEG", "CLEVR_3.jpg"]
+
+
 def test_missing_and_damaged_files_name_themselves(tree, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"images of split 'val' must .*nowhere.* set data\.root"):
         clevr(tmp_path / "nowhere").setup()
@@ -149,6 +206,10 @@ def test_only_the_splits_of_the_stage_are_read(tree):
         ({"scenes": 3}, "scenes must be a path .* got 3"),
         ({"questions": {"val": [1]}}, r"questions must be a path .* got \{'val': \[1\]\}"),
         ({"vocabulary": "klingon"}, "vocabulary must be one of clevr, got 'klingon'"),
+        ({"vocabulary": ["clevr"]}, r"vocabulary must be one of clevr, got \['clevr'\]"),
+        ({"augment": "no"}, "augment must be true or false, got 'no'"),
+        ({"truth": 3}, "truth must be a list of ground truths .* got 3"),
+        ({"truth": ["soft/part"]}, "truth must .* got 'soft/part'"),
         ({"truth": ["soft"]}, "truth must list ground truths nodes/method .* got 'soft'"),
         ({"truth": "medium/authors"}, "truth must .* got 'medium/authors'"),
         ({"truth": ["soft/best"]}, "truth must .* got 'soft/best'"),
@@ -157,6 +218,11 @@ def test_only_the_splits_of_the_stage_are_read(tree):
 def test_arguments_outside_their_range_are_refused(tree, changed, said):
     with pytest.raises(ValueError, match=said):
         clevr(tree, **changed)
+
+
+def test_truth_null_is_no_ground_truth(tree):
+    assert clevr(tree, truth=None).truth == clevr(tree, truth=[]).truth == []
+    assert clevr(tree, truth="soft/authors").truth == [("soft", "authors")]
 
 
 def test_an_unknown_split_is_refused(tree):
@@ -171,9 +237,11 @@ def test_what_is_kept_of_a_scenes_file_is_read_again_only_when_the_file_changes(
     scenes = tree / "scenes" / "CLEVR_val_scenes.json"
     clevr(tree, questions=None).setup()
     assert sorted((tree / "cache").iterdir()) == kept
-    kept[0].write_bytes(kept[0].read_bytes()[:-100])
-    with pytest.warns(UserWarning, match="is damaged .* made again"):
-        assert clevr(tree, questions=None).scene_graphs("val").sizes.tolist() == [1, 2, 0]
+    whole = kept[0].read_bytes()
+    for damaged in (whole[:-100], b"", whole.replace(b"offsets", b"offsetz")):
+        kept[0].write_bytes(damaged)
+        with pytest.warns(UserWarning, match="is damaged .* made again"):
+            assert clevr(tree, questions=None).scene_graphs("val").sizes.tolist() == [1, 2, 0]
     content = json.loads(scenes.read_text())
     write(scenes, {"scenes": content["scenes"][1:]})
     assert clevr(tree, questions=None).ids("val") == ["CLEVR_1", "CLEVR_3"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -71,9 +72,18 @@ def test_a_missing_or_unusable_file_says_what_to_do(tree):
         with pytest.raises(BadFile, match=r"CLEVR_val_questions\.json must hold .* is it a questions file"):
             clevr(tree).setup()
     ask(tree, question(2, "How many cubes are there?"))
-    with pytest.raises(BadFile, match=r"questions must ask about images of split 'val', got .* none of its 3"):
+    with pytest.raises(BadFile, match=r"questions must ask about images of split 'val', got .* none of the 3 in .*val"):
         clevr(tree).setup()
     assert [path.name[:9] for path in (tree / "cache").glob("questions*")] == ["questions"]  # that of the last, whole
+
+
+@pytest.mark.parametrize("read", [0, 1, 3])
+def test_a_truncated_file_says_how_many_questions_are_before_the_cut(tree, read):
+    file = tree / "questions" / "CLEVR_val_questions.json"
+    starts = [match.start() for match in re.finditer(r'{"image_filename"', file.read_text())]
+    file.write_text(file.read_text()[: starts[read] + 30])
+    with pytest.raises(BadFile, match=rf"truncated behind {read} questions \("):
+        clevr(tree).setup()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as V
 
 from zoo.data._clevr_split import jitter
 from zoo.data.sort_of_clevr import SortOfClevr
+from zoo.files import BadFile
 from zoo.truth import edit_distances
 
 
@@ -144,6 +145,18 @@ def test_distances_of_clevr_are_those_of_the_batch(tmp_path):
 def test_distances_without_scene_graphs_are_refused(tree):
     with pytest.raises(ValueError, match="split 'train' has no scene graphs"):
         clevr(tree, scenes=None, truth=["soft/bipartite"]).train_dataloader()
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_training_with_ground_truth_is_refused_before_it_starts_where_a_split_has_no_scenes(tree, missing):
+    scenes = {split: f"scenes/CLEVR_{split}_scenes.json" for split in {"train", "val"} - {missing}}
+    said = rf"truth must be \[\] where split '{missing}' has no scene graphs, got \[soft/authors, hard/exact\]"
+    module = clevr(tree, scenes=scenes, truth=["soft/authors", "hard/exact"])
+    with pytest.raises(BadFile, match=said + r" and scenes null .* set data\.scenes, or data\.truth=\[\]"):
+        module.setup("fit")
+    clevr(tree, scenes=scenes, truth=["soft/authors"]).setup("test")
+    clevr(tree, scenes=scenes).setup("fit")
+    clevr(tree, truth=["soft/authors"]).setup("fit")
 
 
 def test_distances_of_sort_of_clevr_are_those_of_the_batch(tmp_path):

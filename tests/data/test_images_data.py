@@ -100,6 +100,7 @@ def test_ranks_share_a_selection(root):
         ({"root": []}, ValueError, "root must name at least one folder"),
         ({"names": "key"}, ValueError, "names must be one of path, stem, got 'key'"),
         ({"image_size": 0}, ValueError, "image_size must be an integer of at least 1, got 0"),
+        ({"upright": "no"}, ValueError, "upright must be true or false, got 'no'"),
     ],
 )
 def test_wrong_arguments_are_named(root, changed, error, message):

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.data._pictures import SUFFIXES, is_picture
 from zoo.files import BadFile
 
 # A path below the root, in which {split} stands for the split's name; a list of them joins several trees; a mapping
 # gives each split its own.
 Pattern = str | Sequence[str | None] | Mapping[str, str | Sequence[str | None] | None] | None
-
-_SUFFIXES = (".png", ".jpg")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def _paths(argument: str, pattern: Pattern, root: Path, split: str) -> list[Path
 
 
 def image_files(folder: Path, split: str) -> dict[str, Path]:
-    """Returns the images of a folder by stem, sorted, .png before .jpg where both are there.
+    """Returns the images of a folder by stem, sorted; of files of one stem the first by `SUFFIXES` (.png before .jpg).
 
     Raises FileNotFoundError where there is no such folder, BadFile where it holds no image.
     """
@@ -66,7 +65,8 @@ def image_files(folder: Path, split: str) -> dict[str, Path]:
             f"images of split '{split}' must be in a folder, got {folder}, which doesn't exist: set data.root (the "
             "folder of images/, scenes/ and questions/) or data.images"
         )
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
-    if not files:
-        raise BadFile(f"images of split '{split}' must be .png or .jpg files, got a folder without any: {folder}")
-    return {path.stem: path for path in sorted(files, key=lambda path: (path.stem, path.suffix.lower() == ".png"))}
+    ranked = [(path.stem, -SUFFIXES.index(path.suffix.lower()), path) for path in folder.iterdir() if is_picture(path)]
+    if not ranked:
+        kinds = ", ".join(SUFFIXES)
+        raise BadFile(f"images of split '{split}' must be picture files ({kinds}), got a folder without any: {folder}")
+    return {stem: path for stem, _, path in sorted(ranked)}  # the last of a stem stays

@@ -103,19 +103,25 @@ def open_split(
 
     Raises FileNotFoundError and BadFile for files that are missing or unusable, or that don't belong together.
     """
-    names, paths, graphs, stems = [], [], [], []
+    names, paths, graphs, questions = [], [], [], []
     for number, part in enumerate(parts):
+        room = None if limit is None else limit - len(names)
+        if room == 0:
+            break
         images = image_files(part.images, split)
-        own, own_graphs = _described(part, images, cache)
+        stems, own_graphs = _described(part, images, cache)
+        kept = stems[:room]
+        graphs.append(None if own_graphs is None else own_graphs[: len(kept)])
+        if part.questions is not None:
+            arrays = read_questions(part.questions, vocabulary, cache)
+            _check_asked(split, part, arrays["names"], stems)
+            questions.append((arrays, {stem: place for place, stem in enumerate(kept, start=len(names))}))
         # Stems of different trees may be the same: CLEVR's own and its imitations count from 0.
-        names += [f"{number}/{stem}" if len(parts) > 1 else stem for stem in own]
-        stems += [(number, stem) for stem in own]
-        paths += [images[stem] for stem in own]
-        graphs.append(own_graphs)
-    names, paths, stems = names[:limit], paths[:limit], stems[:limit]
-    packed = None if any(part is None for part in graphs) else PackedGraphs.concatenate(graphs)[: len(names)]
-    questions = _questions(split, parts, stems, vocabulary, cache)
-    return ClevrSplit(ImageFiles(paths, image_size, upright=False), names, packed, questions, vocabulary.name)
+        names += [f"{number}/{stem}" if len(parts) > 1 else stem for stem in kept]
+        paths += [images[stem] for stem in kept]
+    packed = None if any(part is None for part in graphs) else PackedGraphs.concatenate(graphs)
+    asked = ImageQuestions(questions, len(names)) if questions else None
+    return ClevrSplit(ImageFiles(paths, image_size, upright=False), names, packed, asked, vocabulary.name)
 
 
 def _described(part: Part, images: dict[str, Path], cache: Path) -> tuple[list[str], PackedGraphs | None]:
@@ -132,20 +138,10 @@ def _described(part: Part, images: dict[str, Path], cache: Path) -> tuple[list[s
     return [names[position] for position in kept], graphs[np.array(kept)]
 
 
-def _questions(
-    split: str, parts: Sequence[Part], stems: list[tuple[int, str]], vocabulary: Vocabulary, cache: Path
-) -> ImageQuestions | None:
-    files = []
-    for number, part in enumerate(parts):
-        if part.questions is not None:
-            positions = {stem: place for place, (tree, stem) in enumerate(stems) if tree == number}
-            files.append((read_questions(part.questions, vocabulary, cache), positions))
-    if not files:
-        return None
-    questions = ImageQuestions(files, len(stems))
-    if not len(questions):
-        asked = ", ".join(str(part.questions) for part in parts if part.questions)
+def _check_asked(split: str, part: Part, asked: np.ndarray, stems: list[str]) -> None:
+    """Raises BadFile where a part's questions are about none of its images, whether or not a limit keeps those."""
+    if set(asked.tolist()).isdisjoint(stems):
         raise BadFile(
-            f"questions must ask about images of split '{split}', got {asked}, which ask about none of its {len(stems)}"
+            f"questions must ask about images of split '{split}', got {part.questions}, which asks about none of the "
+            f"{len(stems)} in {part.images}"
         )
-    return questions

@@ -168,6 +168,12 @@ def check_integer(name: str, value: Any, low: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is True or False; a word such as "no" would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
 def check_size(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """Returns (height, width) in px of one number or two; raises ValueError unless they are positive integers."""
     sides = [value, value] if isinstance(value, int) else value

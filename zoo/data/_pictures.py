@@ -64,6 +64,11 @@ class ImageFiles(Dataset):
         return Batch(index=torch.as_tensor(indices), images=stacked.movedim(3, 1).contiguous().float().div_(255))
 
 
+def is_picture(path: Path) -> bool:
+    """Tells by its name whether a file is a picture; hidden ones aren't (macOS leaves them beside the real ones)."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def open_picture(path: Path, upright: bool, box: Box | None = None) -> Image.Image:
     """Returns an image file as RGB (its first frame), cut to `box`; 16 bits a channel become 8.
 

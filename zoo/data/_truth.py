@@ -10,6 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from zoo.truth import PackedGraphs, edit_distances
+from zoo.truth.distance import NODES
+from zoo.truth.pairs import PAIRS_PER_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,13 +19,18 @@ if TYPE_CHECKING:
     from zoo.data._loading import BatchDataset
     from zoo.types import Batch
 
-NODES = ("soft", "hard")
-METHODS = ("exact", "bipartite", "authors")
+# "part" searches a whole image for a part of it; between the images of a batch it says little.
+METHODS = tuple(method for method in PAIRS_PER_BLOCK if method != "part")
 
 
-def check_truth(truth: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns (nodes, method) of every word such as "soft/authors"; raises ValueError for one that isn't so made."""
-    words = [truth] if isinstance(truth, str) else list(truth)
+def check_truth(truth: Sequence[str] | str | None) -> list[tuple[str, str]]:
+    """Returns (nodes, method) of every word such as "soft/authors", none of None.
+
+    Raises ValueError for a word that isn't so made, or something else than a word or a list of them.
+    """
+    words = [truth] if isinstance(truth, str) else [] if truth is None else truth
+    if not isinstance(words, (list, tuple)):
+        raise ValueError(f"truth must be a list of ground truths such as soft/authors, got {truth!r}")
     pairs = [tuple(str(word).split("/")) for word in words]
     for word, pair in zip(words, pairs, strict=True):
         if len(pair) != 2 or pair[0] not in NODES or pair[1] not in METHODS:

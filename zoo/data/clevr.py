@@ -15,7 +15,7 @@ from zoo.data._clevr_files import Pattern, split_parts
 from zoo.data._clevr_questions import QUESTION_TYPES
 from zoo.data._clevr_scenes import compositions
 from zoo.data._clevr_split import ClevrSplit, Jittered, open_split
-from zoo.data._loading import BatchDataset, SplitDataModule, check_integer, check_size
+from zoo.data._loading import BatchDataset, SplitDataModule, check_flag, check_integer, check_size
 from zoo.data._pictures import open_picture
 from zoo.data._truth import WithDistances, check_truth
 from zoo.files import BadFile
@@ -38,9 +38,10 @@ class Clevr(SplitDataModule):
 
     `images`, `scenes`, `questions` are paths below `root`, {split} standing for the split; null where there are none; a
     list joins trees (then names begin with the tree's number), a mapping gives each split its own. `limit` keeps a
-    split's first so many images. `image_size` is px, one number or height, width. `augment` shifts and turns training
-    images as the paper's public code does. `truth` lists ground truths nodes/method between the images of a training
-    batch. `seed` decides order and augmentation in training. Raises ValueError for a value outside its range.
+    split's first so many images; trees behind them aren't opened. `image_size` is px, one number or height, width.
+    `augment` shifts and turns training images as the paper's public code does. `truth` lists ground truths nodes/method
+    between the images of a training batch. `seed` decides order and augmentation in training. Raises ValueError for a
+    value outside its range.
     """
 
     question_types = QUESTION_TYPES
@@ -69,6 +70,7 @@ class Clevr(SplitDataModule):
         if limit is not None:
             check_integer("limit", limit, 1)
         check_integer("seed", seed, 0)
+        check_flag("augment", augment)
         self.gallery_split, self.train_split, self.val_split = gallery_split, train_split, val_split
         self.splits = tuple(dict.fromkeys((train_split, val_split, gallery_split)))
         self.root, self.cache = Path(root).expanduser(), Path(cache).expanduser()
@@ -86,12 +88,19 @@ class Clevr(SplitDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Opens the splits of a stage: train and val for "fit", the gallery for any other.
 
-        Raises FileNotFoundError for a missing file or folder, BadFile for one that is damaged or something else.
+        Raises FileNotFoundError for a missing file or folder, BadFile for one that is damaged or something else, or
+        where `truth` is to be computed in a split of "fit" that has no scene graphs.
         """
         for split in (self.train_split, self.val_split) if stage == "fit" else (self.gallery_split,):
             self.dataset(split)
-            if self.truth and stage == "fit":
-                self.scene_graphs(split)  # what is missing should not cost an epoch
+            if stage == "fit" and self.truth and not self.has_scene_graphs(split):
+                # Without scenes of val there is no val/spearman, and a trainer that watches it fails after an epoch.
+                words = ", ".join(map("/".join, self.truth))
+                raise BadFile(
+                    f"truth must be [] where split '{split}' has no scene graphs, got [{words}] and scenes "
+                    f"{self._scenes_files(split)}: training compares the train split with it, and validation ranks the "
+                    "val split by it; set data.scenes, or data.truth=[] to train without"
+                )
 
     def train_dataloader(self) -> DataLoader:
         """Returns the shuffled loader of the train split, augmented and with distances as configured."""
@@ -127,10 +136,9 @@ class Clevr(SplitDataModule):
         """Returns the scene graphs of a split in order; raises BadFile where it has none."""
         graphs = self.dataset(split).graphs
         if graphs is None:
-            named = [str(part.scenes or "null (data.scenes)") for part in self._parts[split]]
             raise BadFile(
                 f"split '{split}' has no scene graphs: scenes must name a CLEVR scenes file that exists, got "
-                f"{', '.join(named)}; fetch it or set data.scenes"
+                f"{self._scenes_files(split)}; fetch it or set data.scenes"
             )
         return graphs
 
@@ -157,6 +165,9 @@ class Clevr(SplitDataModule):
         if self.augment:
             dataset = Jittered(dataset, f"{self.seed}/{split}/jitter")
         return WithDistances(dataset, self.scene_graphs(split), self.truth) if self.truth else dataset
+
+    def _scenes_files(self, split: str) -> str:
+        return ", ".join(str(part.scenes or "null (data.scenes)") for part in self._parts[split])
 
 
 export = Clevr

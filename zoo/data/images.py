@@ -11,8 +11,8 @@ from typing import NoReturn
 import numpy as np
 from torch.utils.data import DataLoader
 
-from zoo.data._loading import SplitDataModule, UnrepeatedSampler, check_integer
-from zoo.data._pictures import SUFFIXES, Box, ImageFiles, open_picture
+from zoo.data._loading import SplitDataModule, UnrepeatedSampler, check_flag, check_integer
+from zoo.data._pictures import SUFFIXES, Box, ImageFiles, is_picture, open_picture
 
 NAMES = ("path", "stem")
 
@@ -42,6 +42,7 @@ class Images(SplitDataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         check_integer("image_size", image_size, 1)
+        check_flag("upright", upright)
         if names not in NAMES:
             raise ValueError(f"names must be one of {', '.join(NAMES)}, got {names!r}")
         self.image_size, self.names, self.upright = image_size, names, upright
@@ -156,7 +157,7 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
             continue
         if entry.is_dir():
             yield from _walk(Path(entry.path), (*above, real))
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+        elif is_picture(Path(entry.path)):
             yield Path(entry.path)
 
 
