@@ -101,12 +101,12 @@ def test_queries_from_a_file_and_all_of_a_small_gallery(truth, files):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["other.json", "--output", "out"], "names.json holds other names|holds something else"),
-        (["scenes.json", "--queries", "3", "--output", "out"], "distances_soft_bipartite.npy holds something else"),
+        (["other.json", "--output", "out"], "names.json holds other names|is of something else"),
+        (["scenes.json", "--queries", "3", "--output", "out"], "distances_soft_bipartite.json is of something else: .* or remove distances_soft_bipartite"),
         (["scenes.json"], "argument --output: name the folder for the files"),
         (["scenes.json", "--output", "scenes.json"], "argument --output: must be a folder, got the file"),
         (["scenes.json", "--queries", "31", "--output", "x"], "--queries must lie in 1…30, the scenes of scenes.json"),
-        (["scenes.json", "--nodes", "sfot", "--output", "x"], "must be soft, hard or both, got 'sfot'"),
+        (["scenes.json", "--nodes", "sfot", "--output", "x"], "must be some of soft, hard, got 'sfot'"),
         (["scenes.json", "--search", "query.json"], "query.json: scene 0: object 0 must have 'color'.*'part'"),
         (["scenes.json", "--search", "typo.json", "--method", "part"], "shape 'cubes', .*Did you mean 'cube'"),
         (["scenes.json", "--search", "dog.json", "--method", "part"], "object 0 has the key 'category'"),
@@ -114,13 +114,14 @@ def test_queries_from_a_file_and_all_of_a_small_gallery(truth, files):
         (["scenes.json", "-k", "3", "--output", "x"], "argument -k: is for +--search"),
         (["scenes.json", "--search", "query.json", "--images", "."], "--output: name the folder"),
         (["scenes.json", "--search", "query.json", "--images", "no", "--output", "x"], "--images: must be a folder"),
-        (["scenes.json", "--search", "whole.json", "--nodes", "soft,hard"], "a search takes one of soft, hard"),
+        (["scenes.json", "--search", "whole.json", "--nodes", "soft,hard"], "a search takes one, got soft,hard"),
         (["nowhere.json", "--output", "x"], "nowhere.json: No such file or directory"),
         (["damaged.json", "--output", "x"], "damaged.json: damaged or truncated after entry 28 of 'scenes'"),
         (
             ["scenes.json", "--max-nodes", "3", "--method", "exact", "--output", "x"],
             "'exact' takes at most --max-nodes=3",
         ),
+        (["scenes.json", "--method", "bipartit", "--output", "x"], "must be one of bipartite, authors, exact, part, got"),
         (["scenes.json", "--serch", "query.json", "--output", "x"], "Did you mean '--search'"),
     ],
 )
@@ -134,14 +135,17 @@ def test_misuse_ends_with_two_and_one_line(truth, files, words, line):
     assert not (files / "x").exists()
 
 
-def test_a_foreign_file_is_not_overwritten(truth, files):
+@pytest.mark.parametrize("suffix", [".npy", ".json", ".npy.journal", ".npy.partial"])
+@pytest.mark.parametrize("content", [b'{"mine": 1}', b'{"key": "mine"}', b"[" * 100_000])
+def test_a_foreign_file_is_not_overwritten(truth, files, suffix, content):
     (files / "out").mkdir()
-    foreign = files / "out/distances_soft_bipartite.npy"
-    np.save(foreign, np.zeros(3))
-    before = foreign.read_bytes()
+    foreign = files / f"out/distances_soft_bipartite{suffix}"
+    foreign.write_bytes(content)
     done = truth("scenes.json", "--nodes", "soft", "--output", "out", code=2)
-    assert "holds something else: choose another --output" in done.stderr
-    assert foreign.read_bytes() == before
+    assert f"out/{foreign.name} is of something else: choose another --output" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert foreign.read_bytes() == content
+    assert list((files / "out").iterdir()) == [foreign]
 
 
 def test_a_scene_is_searched_with_pictures(truth, files):
@@ -163,6 +167,31 @@ def test_a_scene_is_searched_with_pictures(truth, files):
         assert sheet.width > 29 * 100
 
 
+def test_no_picture_outside_the_folder_is_shown(truth, files):
+    (files / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(files / "images/here.png")
+    Image.new("RGB", (8, 8)).save(files / "secret.png")
+    scene = {"kind": "cup"}
+    names = ("../secret", str(files / "secret"), "images/../../secret", "here")
+    (files / "names.json").write_text(json.dumps({"scenes": [{"name": name, "objects": [scene]} for name in names]}))
+    words = ("names.json", "--search", "names.json", "--images", "images", "--output", "found")
+    done = truth(*words)
+    assert "(12 scenes without a picture in images, such as ../secret)" in done.stdout
+    (files / "images/here.png").write_bytes(b"damaged")
+    assert "here.png can't be read" in truth(*words, code=2).stderr
+    (files / "images/here.png").unlink()
+    assert "--images must hold images" in truth(*words, code=2).stderr
+
+
+def test_pictures_of_16_bits_are_shown_by_the_rules_of_data_images(truth, files):
+    (files / "images").mkdir()
+    Image.fromarray(np.full((40, 40), 0x8080, np.uint16)).save(files / "images/one.png")
+    (files / "one.json").write_text(json.dumps({"name": "one", "objects": [{"kind": "cup"}]}))
+    truth("one.json", "--search", "one.json", "--images", "images", "--output", "found")
+    with Image.open(files / "found/contact_sheet.png") as sheet:
+        assert (np.asarray(sheet) == 0x80).all(axis=2).sum() > 1_000
+
+
 def test_a_part_is_found(truth, files):
     done = truth("scenes.json", "--search", "query.json", "--method", "part", "-k", "30", "--output", "found")
     assert "a cube left of a ball (soft, part)" in done.stdout
@@ -173,6 +202,38 @@ def test_a_part_is_found(truth, files):
         right = [(i, j) for i, row in enumerate(scene["relationships"]["right"]) for j in row]
         there = any((shapes[i], shapes[j]) == ("cube", "sphere") for i, j in right)
         assert (row["distance"] == 0) == there
+
+
+def crowd(photos, boxes):
+    """COCO annotations of crowded photos, one of which is the query, and seven things nested in one another."""
+    rng = np.random.default_rng(0)
+    boxes = [
+        {"id": 1, "image_id": image, "category_id": 1, "bbox": [*(600 * rng.random(2)), *rng.uniform(20, 80, 2)]}
+        for image in range(photos)
+        for _ in range(boxes)
+    ]
+    images = [{"id": image, "file_name": f"{image}.jpg"} for image in range(photos)]
+    nested = [[i, "inside", j] for i in range(10) for j in range(i)]
+    return (
+        {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cup"}]},
+        {"name": "nest", "objects": [{}] * 10, "relations": nested},
+    )
+
+
+def test_a_hopeless_part_can_be_interrupted_and_shows_a_bar(files):
+    for name, content in zip(("crowd", "nest"), crowd(40, 50), strict=True):
+        (files / f"{name}.json").write_text(json.dumps(content))
+    words = [sys.executable, "-m", "zoo.commands.truth", "crowd.json", "--search", "nest.json", "--method", "part"]
+    running = subprocess.Popen(words, cwd=files, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(8)
+    assert running.poll() is None, running.communicate()[1]
+    running.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    error = running.communicate(timeout=60)[1]
+    assert time.monotonic() - start < 5
+    assert running.returncode == 130
+    assert "edit distance (soft, part)" in error
+    assert error.endswith("interrupted\n")
 
 
 def test_photos_with_boxes_are_searched(truth):
