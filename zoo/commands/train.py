@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,15 +63,27 @@ def _conclude(
     cfg: DictConfig, model: Any, data: Any, tested: tuple[Any, Any] | None, trainer: Any, run_dir: Path
 ) -> float | None:
     from zoo import training
-    from zoo.commands import _setup
 
     best = trainer.checkpoint_callback
-    if trainer.is_global_zero and best and best.best_model_path:
-        _setup.log.info("best checkpoint: %s", best.best_model_path)
-        _setup.log.info("evaluate it with: zoo eval ckpt_path=%s", best.best_model_path)
+    if trainer.is_global_zero:
+        _tell(cfg, best.best_model_path if best else "", run_dir / "checkpoints" / "last.ckpt")
     if tested is not None:
         _test(cfg, model, data, *tested, trainer, run_dir)
     return training.best_score(best.best_model_path) if best and best.best_model_path else None
+
+
+def _tell(cfg: DictConfig, best: str, last: Path) -> None:
+    """Says where the checkpoint is and how it is evaluated on the data that it was trained with."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from zoo.commands import _setup
+
+    path = best or (str(last) if last.is_file() else "")
+    if path:
+        typed = [word for word in HydraConfig.get().overrides.task if word.startswith(("experiment=", "data"))]
+        words = [*typed, *(["weights=null"] if cfg.weights else []), f"ckpt_path={path}"]
+        _setup.log.info("%s checkpoint: %s", "best" if best else "last", path)
+        _setup.log.info("evaluate it with: zoo eval %s", " ".join(map(shlex.quote, words)))
 
 
 def _test(cfg: DictConfig, model: Any, data: Any, benchmark: Any, companions: Any, trainer: Any, run_dir: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from zoo.evaluation.glossary import in_words
 from zoo.evaluation.scatter import paired_plot, sorted_plot
+from zoo.evaluation.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from zoo.evaluation.compare import Comparison
     from zoo.evaluation.rankings import RankedQuery, Rankings
-    from zoo.evaluation.results import Run
+    from zoo.evaluation.results import Run, Score
 
 QUERY_SIDE, ITEM_SIDE = 240, 160  # pixels, the longest side of a picture in the page
 _QUALITY = 75
@@ -78,6 +79,7 @@ class Page:
             metric=self.metric,
             metrics=[(name, in_words(name)) for name in self.comparison.metrics],
             table=self.comparison.table(),
+            all_rows=[(run.name, _all_rows(run)) for run in self.runs if len(run.rows) > 1],
             plots=self._plots(),
             queries=[self._query(place, pictures) for place in range(len(self.worst))],
             undefined=int(np.isnan(_values(self.runs[0], self.metric)).sum()),
@@ -158,6 +160,25 @@ def thumbnail(picture: np.ndarray, key: PictureKey) -> str:
             pen.rectangle([c + d for c, d in zip(corners, (-1, -1, 1, 1), strict=True)], outline="black", width=4)
             pen.rectangle(corners, outline="yellow", width=2)
     return _data_uri(image)
+
+
+def _all_rows(run: Run) -> Table:
+    """Returns the table of every descriptor that the run judged, its own among them."""
+    normalised = any(row.normalised is not None for row in run.rows)
+    words = {True: "yes", False: "no", None: "–"}
+    rows = [
+        [row.descriptor, *([words[row.normalised]] if normalised else []), *map(_score, row.scores.values())]
+        for row in run.rows
+    ]
+    headers = ["descriptor", *(["L2"] if normalised else []), *run.own.scores]
+    own = next(position for position, row in enumerate(run.rows) if row is run.own)
+    return Table(f"All descriptors of {run.name}", headers, rows, [(own, column) for column in range(len(headers))])
+
+
+def _score(score: Score) -> str:
+    if np.isnan(score.mean):
+        return "–"
+    return f"{score.mean:.3f}" + ("" if np.isnan(score.half_width) else f" ± {score.half_width:.3f}")
 
 
 def _sheet(run: Run) -> str | None:

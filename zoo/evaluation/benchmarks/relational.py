@@ -30,6 +30,8 @@ log = logging.getLogger("zoo")
 
 BASELINES = ("pixels", "random", "composition")
 RANDOM_DIM = 256
+NODES = ("soft", "hard")
+METHODS = ("authors", "bipartite", "exact", "exact by relation")
 AGREEMENT = ("exact", "exact by relation", "bipartite", "authors")
 _QUERIES_AT_ONCE = 64  # whose distances to the gallery are held while lists are kept
 EXACT_NODES = 6  # more nodes a graph make the exact distance of millions of pairs infeasible
@@ -64,6 +66,9 @@ class Relational(Benchmark):
         unknown = [name for name in baselines if name not in BASELINES]
         if unknown:
             raise ValueError(f"baselines must be among {', '.join(BASELINES)}, got {unknown}")
+        for name, words, known in (("nodes", nodes, NODES), ("methods", methods, METHODS)):
+            if isinstance(words, str) or not words or not set(words) <= set(known):
+                raise ValueError(f"{name} must be a list of {', '.join(known)}, got {words!r}")
         if queries < 1:
             raise ValueError(f"queries must be at least 1, got {queries}")
         self.queries, self.columns = queries, [(how, policy) for how in methods for policy in nodes]

@@ -165,6 +165,8 @@ class TwoStageRN(Embedder):
         each image.
         """
         words = self._vocabulary()
+        if images.dim() != 4:
+            raise ValueError(f"images must be (B, 3, H, W), got shape {tuple(images.shape)}")
         if any(isinstance(asked, str) for asked in questions):
             raise ValueError("questions must be one list per image, got a text: write [[question, …], …]")
         if len(questions) != len(images):

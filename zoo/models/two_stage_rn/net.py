@@ -173,8 +173,8 @@ def _conv_block(channels: int, width: int) -> nn.Sequential:
 
 def _check(question_layer: int, chunk: int, **widths: Sequence[int]) -> None:
     for name, values in widths.items():
-        if not values or min(values) < 1:
-            raise ValueError(f"{name} must be a non-empty list of positive widths, got {list(values)}")
+        if not isinstance(values, Sequence) or not values or min(values) < 1:
+            raise ValueError(f"{name} must be a non-empty list of positive widths, got {values!r}")
     if not 0 <= question_layer <= len(widths["g"]):
         raise ValueError(f"question_layer must lie in 0 … len(g) = {len(widths['g'])}, got {question_layer}")
     if chunk < 1:
