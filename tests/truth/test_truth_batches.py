@@ -11,6 +11,7 @@ import rich.console
 from truth_helpers import random_graph
 
 from zoo.truth import PackedGraphs, distance, edit_distances
+from zoo.truth.pairs import PAIRS_PER_BLOCK
 
 
 @pytest.fixture
@@ -18,13 +19,13 @@ def graphs(rng):
     return PackedGraphs.from_graphs([random_graph(rng, int(n)) for n in rng.integers(1, 6, 30)])
 
 
-@pytest.mark.parametrize("method", ["exact", "bipartite", "authors"])
+@pytest.mark.parametrize("method", ["exact", "bipartite", "authors", "part"])
 @pytest.mark.parametrize("pairs", [7, 30, 100])
 def test_blocks_on_threads_equal_one_block(graphs, method, pairs, monkeypatch):
     whole = edit_distances(graphs[:9], graphs, method=method)
     assert whole.shape == (9, 30)
     assert whole.dtype == np.float32
-    monkeypatch.setitem(distance.PAIRS_PER_BLOCK, method, pairs)
+    monkeypatch.setitem(PAIRS_PER_BLOCK, method, pairs)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 2)
     assert np.array_equal(edit_distances(graphs[:9], graphs, method=method), whole)
 

@@ -140,6 +140,23 @@ def test_a_coco_file_becomes_graphs_with_names(coco):
     assert scenes.notes == ("2 crowds and empty boxes left out",)
 
 
+def test_a_coco_file_without_annotations_is_refused_and_an_empty_list_is_not(coco):
+    path = coco(annotations=[])
+    assert read_scenes(path).graphs.sizes.tolist() == [0, 0]
+    path.write_text(json.dumps({key: value for key, value in COCO.items() if key != "annotations"}))
+    with pytest.raises(BadFile, match=r'instances\.json: holds no list "annotations"'):
+        read_scenes(path)
+
+
+def test_ids_may_be_strings_in_either_place(coco):
+    images = [{**image, "id": str(image["id"])} for image in COCO["images"]]
+    boxes = [{**box, "category_id": str(box["category_id"])} for box in COCO["annotations"]]
+    expected = read_coco(coco()).graphs.fingerprint
+    assert read_coco(coco(images=images, annotations=boxes)).graphs.fingerprint == expected
+    boxes = [{**box, "image_id": str(box["image_id"])} for box in boxes]
+    assert read_coco(coco(annotations=boxes)).graphs.fingerprint == expected
+
+
 def test_more_than_64_boxes_lose_the_smallest(coco):
     many = [{"id": n, "image_id": 3, "category_id": 2, "bbox": [20 * n, 0, 10 if n != 5 else 1, 10]} for n in range(65)]
     scenes = read_coco(coco(annotations=many))
@@ -157,6 +174,18 @@ def test_more_than_64_boxes_lose_the_smallest(coco):
         ({"annotations": [{"id": 9, "image_id": 4, "category_id": 2, "bbox": [0, 0, 1, 1]}]}, "9 has image_id 4"),
         ({"annotations": [{"id": 9, "image_id": 3, "category_id": 4, "bbox": [0, 0, 1, 1]}]}, "9 has category_id 4"),
         ({"annotations": [{"id": 9, "image_id": 3, "category_id": 2, "bbox": [0, 0, 1]}]}, "bbox .x, y, width, height"),
+        ({"annotations": {"1": {}}}, 'holds no list "annotations"'),
+        ({"annotations": [{"id": 9, "image_id": [3], "category_id": 2, "bbox": [0, 0, 1, 1]}]}, "an annotation needs"),
+        ({"annotations": [{"id": 9, "image_id": 3.5, "category_id": 2, "bbox": [0, 0, 1, 1]}]}, "an annotation needs"),
+        ({"annotations": [{"id": 9, "image_id": 3, "category_id": 2, "bbox": "1234"}]}, "an annotation needs"),
+        (
+            {"annotations": [{"id": 9, "image_id": 3, "category_id": 2, "bbox": [1e17, 0, 1, 1]}]},
+            "9 must have a box within",
+        ),
+        ({"annotations": [{"id": 9, "image_id": 3, "category_id": 2, "bbox": [0, 0, 1, 1e200]}]}, "9 must have a box"),
+        ({"images": [{"id": True, "file_name": "a.jpg"}]}, "an id must be a whole number, got 'True'"),
+        ({"images": [{"id": 1, "file_name": ""}]}, "file_name must name a file, got ''"),
+        ({"images": [3]}, "instances.json: an entry of 'images' can't be used"),
     ],
 )
 def test_refused_coco_files(coco, changes, message):

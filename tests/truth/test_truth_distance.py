@@ -219,9 +219,10 @@ def test_a_batch_equals_its_pairs_whatever_else_it_holds(rng):
 
 def test_refused_arguments(rng):
     a, large = random_graph(rng, 3), random_graph(rng, 11)
+    a_open = SceneGraph(np.full_like(a.attributes, -1), a.edges, relations=2)
     cases = [
         ((a, a, "softer"), "nodes must be one of soft, hard, got 'softer'"),
-        ((a, a, "soft", "greedy"), "method must be one of exact, bipartite, authors, "),
+        ((a, a, "soft", "greedy"), "method must be one of bipartite, authors, exact, part, got 'greedy'"),
         ((a, random_graph(rng, 3, attributes=2)), "same attributes per node, got A=4, 2"),
         ((a, random_graph(rng, 3, antisymmetric=(1,))), r"agree on antisymmetric relations, got \(\) and \(1,\)"),
         (
@@ -229,6 +230,9 @@ def test_refused_arguments(rng):
             "'exact' takes at most max_nodes=10 nodes per graph, got 11.* method 'bipartite'",
         ),
         ((large, a, "soft", "part"), "'part' takes at most max_nodes=10 nodes per query, got 11"),
+        ((a_open, a), "queries must have attributes of at least 0, got -1, method 'bipartite'"),
+        ((a_open, a, "soft", "exact"), "queries must have attributes of at least 0, got -1, method 'exact'"),
+        ((a, a_open, "soft", "part"), "gallery must have attributes of at least 0, got -1"),
         ((a, random_graph(rng, 65)), "queries|gallery: graphs must have at most 64 nodes"),
     ]
     for arguments, message in cases:

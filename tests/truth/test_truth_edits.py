@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from truth_helpers import random_graph, shuffled
 
-from zoo.truth import SceneGraph, edit_distance
+from zoo.truth import SceneGraph, edit_distance, edit_distances, sample_clevr_graphs
 from zoo.truth.edits import edit_map, edits
 from zoo.truth.reference import authors_distance, mapping_cost, node_costs
 from zoo.truth.scene_words import ANY, CLEVR_WORDS
@@ -78,6 +78,38 @@ def test_part_is_the_best_of_all_placements(seed, n, m, antisymmetric):
         assert found == pytest.approx(part_cost(query, b, nodes), rel=1e-6)
         assert edit_distance(query, shuffled(b, rng), nodes, "part") == found
         assert edit_distance(a, b, nodes, "part") <= edit_distance(a, b, nodes, "exact") + 1e-6
+
+
+def test_part_is_the_best_of_all_placements_in_a_larger_scene():
+    """Six objects in eight and eight in six, by 20,160 placements at once."""
+    for seed in range(6):
+        a, b, rng = two(seed, *((6, 8) if seed % 2 else (8, 6)), (0,), values=3)
+        query = SceneGraph(np.where(rng.random(a.attributes.shape) < 0.5, ANY, a.attributes), a.edges, (0,), 2)
+        small, large = sorted((len(a), len(b)))
+        chosen = np.array(list(permutations(range(large), small)))  # (P, small)
+        images = chosen if len(a) == small else np.full((len(chosen), large), -1)
+        if len(a) > small:
+            np.put_along_axis(images, chosen, np.arange(small), axis=1)
+        differ = ((query.attributes[:, None] != b.attributes[None]) & (query.attributes[:, None] != ANY)).mean(axis=2)
+        table = np.c_[differ, np.ones(len(a))]  # the last column, -1, stands for a lost object
+        there = np.zeros((len(b) + 1, len(b) + 1, 2), bool)
+        there[tuple(b.edges.T)] = True
+        cost = table[np.arange(len(a)), images].sum(axis=1)
+        for i, j, relation in query.edges.tolist():
+            cost += ~there[images[:, i], images[:, j], relation]
+        assert edit_distance(query, b, method="part") == pytest.approx(cost.min())
+
+
+def test_ten_objects_are_found_among_many_scenes():
+    """A whole scene, and its relations alone, in 1,000 scenes of up to ten objects; by trying maps blindly, hours."""
+    gallery = sample_clevr_graphs(1_000, seed=1)
+    (place, *_) = np.flatnonzero(gallery.sizes == 10)
+    query = gallery[int(place)]
+    relations = SceneGraph(np.full_like(query.attributes, ANY), query.edges, query.antisymmetric, 2)
+    found = edit_distances([query, relations], gallery, method="part")
+    assert (found[:, place] == 0).all()
+    assert np.all(found[1] <= found[0])
+    assert np.all(found >= np.maximum(0, 10 - gallery.sizes))
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -218,20 +219,96 @@ def test_the_bar_starts_at_what_is_done(tmp_path, monkeypatch, capsys):
     assert len(calls) == 31
 
 
-def test_memory_does_not_grow_with_the_matrix(tmp_path):
+def grown(script, *words):
+    """Bytes by which the resident memory of a process grew between `before` and the end of a script."""
+    script = (
+        "import resource, sys\nfrom pathlib import Path\nimport numpy as np\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"{script}\nprint(peak() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return 1024 * int(done.stdout)
+
+
+def test_memory_of_the_file_does_not_grow_with_the_matrix(tmp_path):
     """40 million distances, 160 MB, are filled and mapped within a third of that."""
     script = (
-        "import resource, sys, numpy as np; from pathlib import Path; from zoo.truth.cache import MatrixFile\n"
+        "from zoo.truth.cache import MatrixFile\n"
         "def fill(done, write):\n"
         "    for row in range(400): write((row, row + 1, 0, 100_000), np.full((1, 100_000), row))\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
         "matrix = MatrixFile(Path(sys.argv[1]) / 'm.npy', (400, 100_000), 'key').read(fill)\n"
-        "assert matrix[399, 7] == 399\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        "assert matrix[399, 7] == 399"
     )
-    words = [sys.executable, "-c", script, str(tmp_path)]
-    grown = int(subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout)
-    assert grown * 1024 < 160e6 / 3
+    assert grown(script, str(tmp_path)) < 160e6 / 3
+
+
+def test_memory_of_the_computation_does_not_grow_with_the_matrix(tmp_path):
+    """24 million distances, 96 MB, are computed within a third of that, the graphs apart."""
+    script = (
+        "from zoo.truth import PackedGraphs, edit_distances\n"
+        "def sets(count):\n"
+        "    nodes = np.arange(count)[:, None] % 7\n"
+        "    return PackedGraphs(np.arange(count + 1), nodes, np.zeros((count, 1), np.uint64))\n"
+        "few, many = sets(400), sets(60_000)\n"
+        "edit_distances(few[:1], many, method='authors')\n"
+        "before = peak()\n"
+        "found = edit_distances(few, many, method='authors', cache=sys.argv[1])\n"
+        "assert found.shape == (400, 60_000) and found[3, 3] == 0 and found[3, 4] == 1"
+    )
+    assert grown(script, str(tmp_path)) < 96e6 / 3
+
+
+def test_what_a_finished_run_forgot_is_removed(tmp_path, expected):
+    """A kill between the last rename and the journal's removal leaves a whole matrix and a journal."""
+    run(tmp_path)
+    matrix = next(tmp_path.glob("*.npy"))
+    journal = matrix.with_name(f"{matrix.name}.journal")
+    journal.write_bytes(b"rest")
+    assert run(tmp_path) == ([], True)
+    assert not journal.exists()
+    assert matrix.read_bytes() == expected[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["0 99999999 0 99999999 1", "0 21 0 60 1", "0 20 0 61 1", "5 5 0 60 1", "3 2 0 60 1", f"0 {'9' * 5000} 0 1 1"],
+)
+def test_a_journal_is_read_up_to_a_block_that_cannot_be(tmp_path, killed, expected, line):
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    journal = next(tmp_path.glob("*.journal"))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:6], line.encode() + b"\n", *lines[6:]]))
+    blocks, done = run(tmp_path)
+    assert done
+    assert len(blocks) == 40 - 5
+    assert next(tmp_path.glob("*.npy")).read_bytes() == expected[0]
+
+
+HOPELESS = """
+import sys
+import numpy as np
+from zoo.truth import SceneGraph, edit_distance, pairs
+pairs.MOST_MAPS["part"] = 1 << 60
+rng = np.random.default_rng(0)
+edges = [(i, j, 0) for i in range(40) for j in range(40) if i != j and rng.random() < .3]
+scene = SceneGraph(np.zeros((40, 1), int), edges)
+query = SceneGraph(np.full((10, 1), -1), [(i, j, 0) for i in range(10) for j in range(10) if i != j])
+edit_distance(query, SceneGraph([[0]] * 2, []), method="part")
+print("ready", flush=True)
+edit_distance(query, scene, method="part")
+"""
+
+
+def test_control_c_ends_the_search_of_a_single_pair():
+    words = [sys.executable, "-c", HOPELESS]
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout.readline() == "ready\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(2)
+    running.send_signal(signal.SIGINT)
+    assert running.communicate(timeout=5)[1].endswith("KeyboardInterrupt\n")
 
 
 def test_an_unwritable_folder_names_itself(tmp_path, monkeypatch):

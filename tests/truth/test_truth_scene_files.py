@@ -109,6 +109,12 @@ def without(scene, *keys, **changes):
         (without(CLEVR, relationships={"right": [[1], [0]], "front": [[], []]}), "can't each be 'right'"),
         (without(CLEVR, relationships={**CLEVR["relationships"], "abov": []}), "relation 'abov'"),
         (without(CLEVR, relationships=[]), "must hold a list for each relation"),
+        (
+            without(OWN, objects=[{"id": [1], **ITEM}, OTHER], relations=[]),
+            "object 0: its id must be a word or a whole",
+        ),
+        (without(OWN, objects=[{"id": 5, **ITEM}, OTHER], relations=[[5, "left", 1]]), "name objects by ids 5, got 1"),
+        (without(OWN, objects=[{"id": 5, **ITEM}, OTHER], relations=[[True, "left", 5]]), "by ids 5, got True"),
     ],
 )
 def test_what_breaks_the_form_is_refused_by_name(written, scene, message):
@@ -186,3 +192,64 @@ def test_scenes_before_the_damage_are_yielded(written, clevr_scenes):
     assert list(islice(scenes, 19)) == clevr_scenes[:19]
     with pytest.raises(BadFile, match=r"scenes\.json: damaged or truncated after entry 18"):
         next(scenes)
+
+
+CUP = {"kind": "cup"}
+
+
+@pytest.mark.parametrize(
+    ("scenes", "message"),
+    [
+        ([{"objects": [CUP, CUP], "relations": [[0, f"r{i}", 1] for i in range(9)]}], "'r8' .* at most 8 relations"),
+        ([{"objects": [CUP, CUP], "relations": [[0, "", 1]]}], "a relation must be named by a word, got ''"),
+        ([{"objects": [CUP, CUP], "relations": [[0, ["on"], 1]]}], "a relation must be named by a word, got .'on'."),
+        ([{"objects": [CUP]}, {**CLEVR, "objects": [CUP, CUP]}], 'scene 1: has "relationships", as CLEVR'),
+    ],
+)
+def test_a_collected_vocabulary_says_what_it_cannot_take(written, scenes, message):
+    with pytest.raises(BadFile, match=message):
+        read_scenes(written({"scenes": scenes}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"objects": [{"kind": "cup"}], "objects": []}',
+            "json: a key may occur once in an object, got 'objects' twice",
+        ),
+        (
+            '{"scenes": [{"objects": []}, {"objects": [{"kind": "cup", "kind": "mug"}]}]}',
+            "a key may occur once in an object of 'scenes', got 'kind' twice",
+        ),
+        ('{"objects": [{"kind": "cup"}], "relations": ' + "[" * 200_000, "nested at most 100 deep"),
+        ('{"scenes": [{"objects": ' + '[{"a": ' * 100_000, "nested at most 100 deep"),
+        ("[" * 3_000_000, "nested at most 100 deep"),
+    ],
+)
+def test_repeated_keys_and_absurd_nesting_are_refused(tmp_path, text, message):
+    path = tmp_path / "scenes.json"
+    path.write_text(text)
+    with pytest.raises(BadFile, match=message):
+        read_scenes(path)
+
+
+def test_brackets_in_words_nest_nothing(written):
+    """At every place of the pieces in which the file is read, with escapes."""
+    word = '[{"\\' * 101
+    for shift in range(8):
+        scenes = [{"name": "x" * (65_536 - 700 + shift * 5), "objects": [{"kind": word}, {"kind": "]}" * 300}]}]
+        scenes.append({"objects": [{"kind": word}]})
+        found = read_scenes(written({"scenes": scenes}))
+        assert found.vocabulary.attributes == {"kind": (word, "]}" * 300)}
+
+
+@pytest.mark.parametrize(
+    "rows", [[[1]], [[1], [], []], [[1.0], []], [[1], 0], [[2], []], [[0], []], [[1, 1], []], 7, None]
+)
+def test_both_readers_of_clevr_refuse_the_same_lists(written, rows):
+    scene = {**CLEVR, "relationships": {"right": rows, "front": [[], [0]]}}
+    with pytest.raises(ValueError, match=r"relationships 'right' .*(other|of the 2) objects"):
+        clevr_graph(scene)
+    with pytest.raises(BadFile, match="scene 0: relationships 'right'"):
+        read_scenes(written({"scenes": [scene]}))

@@ -9,21 +9,24 @@ from zoo.commands._runs import stop
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     import numpy as np
 
     from zoo.truth.scene_words import SceneSet
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
 
 def search(gallery: SceneSet, queries: SceneSet, arguments: argparse.Namespace) -> None:
     """Ranks the gallery by every query and prints, and where asked writes, what was found."""
     from zoo.truth import edit_distances
+    from zoo.truth.pairs import Unfinished
 
     sides, nodes = (queries.graphs, gallery.graphs), arguments.nodes[0]
+    slow = arguments.method in ("exact", "part") or len(queries) * len(gallery) > 100_000
     try:
-        found = edit_distances(*sides, nodes, arguments.method, arguments.max_nodes, progress=_slow(sides))
+        found = edit_distances(*sides, nodes, arguments.method, arguments.max_nodes, progress=slow)
+    except Unfinished as error:
+        stop(error.naming(f"query {queries.names[error.query]!r}", f"scene {gallery.names[error.item]!r}"))
     except ValueError as error:
         stop(str(error).replace("max_nodes", "--max-nodes"))
     ranked = [
@@ -34,10 +37,6 @@ def search(gallery: SceneSet, queries: SceneSet, arguments: argparse.Namespace) 
         _print(query, arguments)
     if arguments.output is not None:
         _write(ranked, nodes, arguments)
-
-
-def _slow(sides: tuple[Any, Any]) -> bool:
-    return len(sides[0]) * len(sides[1]) > 100_000
 
 
 def _ranked(
@@ -85,39 +84,37 @@ def _write(ranked: list[dict[str, Any]], nodes: str, arguments: argparse.Namespa
 
 def _write_sheet(ranked: list[dict[str, Any]], folder: Path, path: Path) -> None:
     from zoo.evaluation.pictures import SheetRow, Tile, contact_sheet
-    from zoo.files import replacing
+    from zoo.files import BadFile, replacing
 
+    picture = _pictures(folder)
     rows, missing = [], []
     for query in ranked:
-        own = _picture(folder, query["name"])
+        try:
+            own = picture(query["name"])
+            found = [(row, picture(row["name"])) for row in query["ranked"]]
+        except BadFile as error:
+            stop(str(error))
         tiles = [] if own is None else [Tile(own, "query")]
-        for row in query["ranked"]:
-            picture = _picture(folder, row["name"])
-            if picture is None:
-                missing.append(row["name"])
-            else:
-                tiles.append(Tile(picture, f"{row['rank']}: {row['distance']:.4g}"))
+        tiles += [Tile(tile, f"{row['rank']}: {row['distance']:.4g}") for row, tile in found if tile is not None]
+        missing += [row["name"] for row, tile in found if tile is None]
         if tiles:
             rows.append(SheetRow(query["name"], tiles))
     if not rows:
-        stop(f"--images: {folder} has none of the pictures, such as {missing[0]} with {', '.join(SUFFIXES)}")
+        stop(f"--images: {folder} has none of the pictures, such as {missing[0]}")
     with replacing(path) as stream:
         contact_sheet(rows).save(stream, "PNG")
     lacking = f" ({len(missing)} scenes without a picture in {folder}, such as {missing[0]})" if missing else ""
     print(f"wrote {path}{lacking}")
 
 
-def _picture(folder: Path, name: str) -> np.ndarray | None:
-    """Returns the picture of a scene as (H, W, 3) uint8, None where there is none; a damaged one ends the command."""
-    import numpy as np
-    from PIL import Image
+def _pictures(folder: Path) -> Callable[[str], np.ndarray | None]:
+    """Opens a folder; what it returns gives the picture of a scene as (H, W, 3) uint8, None where there is none."""
+    from zoo.config import create
 
-    for suffix in SUFFIXES:
-        path = folder / f"{name}{suffix}"
-        if path.is_file():
-            try:
-                with Image.open(path) as image:
-                    return np.asarray(image.convert("RGB"))
-            except Exception as error:  # damaged bytes can fail anywhere in Pillow, and in any way
-                stop(f"image {path} can't be read ({error})")
-    return None
+    data = create("data", "images", root=str(folder))  # its rules of names and formats, and nothing outside the folder
+    try:
+        data.setup()
+    except ValueError as error:
+        stop(f"--images{str(error).removeprefix('root')}")
+    names = set(data.ids("gallery"))
+    return lambda name: data.picture_by_id("gallery", name) if name in names else None

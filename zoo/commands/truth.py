@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from zoo.truth.scene_words import SceneSet
 
-NODES, METHODS = ("soft", "hard"), ("bipartite", "authors", "exact", "part")
-
 _HELP = """\
 Computes how far apart scenes are as scene graphs: objects with attributes, and the relations between them.
 
@@ -90,7 +88,7 @@ def _parse() -> argparse.Namespace:
     add(
         "--nodes", type=_nodes, metavar="WHICH", help="cost of a changed object: soft (share of its attributes) or hard"
     )
-    add("--method", choices=METHODS, default="bipartite", help="see above; default: %(default)s")
+    add("--method", type=_method, metavar="NAME", default="bipartite", help="see above; default: %(default)s")
     add("--max-nodes", type=_count, default=10, metavar="N", help="limit of exact and part; default: %(default)s")
     add("-k", type=_count, metavar="K", help="scenes to show for a query; default 10")
     add("--images", type=Path, metavar="FOLDER", help="pictures of the scenes, for a contact sheet")
@@ -111,18 +109,27 @@ def _check_modes(parser: _Parser, arguments: argparse.Namespace) -> None:
         parser.error("argument --output: name the folder for the files")
     if arguments.images is not None and not arguments.images.is_dir():
         parser.error(f"argument --images: must be a folder, got '{arguments.images}'")
-    arguments.nodes = arguments.nodes or (["soft"] if searching else list(NODES))
-    if searching and len(arguments.nodes) > 1:
-        parser.error("argument --nodes: a search takes one of soft, hard")
+    if searching and len(arguments.nodes or ()) > 1:
+        parser.error(f"argument --nodes: a search takes one, got {','.join(arguments.nodes)}")
+    arguments.nodes = arguments.nodes or _nodes("soft" if searching else "soft,hard")
     arguments.k = arguments.k or 10
 
 
 def _nodes(text: str) -> list[str]:
+    from zoo.truth.distance import NODES
+
     words = text.split(",")
-    for word in words:
-        if word not in NODES:
-            raise argparse.ArgumentTypeError(f"must be soft, hard or both, got '{text}'")
+    if not set(words) <= set(NODES):
+        raise argparse.ArgumentTypeError(f"must be some of {', '.join(NODES)}, got '{text}'")
     return list(dict.fromkeys(words))
+
+
+def _method(text: str) -> str:
+    from zoo.truth.distance import METHODS
+
+    if text not in METHODS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(METHODS)}, got '{text}'")
+    return text
 
 
 def _count(text: str) -> int:
@@ -166,6 +173,7 @@ def _print_notes(scenes: SceneSet) -> None:
 
 def _write_distances(gallery: SceneSet, arguments: argparse.Namespace) -> None:
     from zoo.truth.distance import checked_sides, distance_file
+    from zoo.truth.pairs import Unfinished
 
     names, queries = _queries(gallery, arguments)
     files = []
@@ -176,11 +184,15 @@ def _write_distances(gallery: SceneSet, arguments: argparse.Namespace) -> None:
             stop(str(error).replace("max_nodes", "--max-nodes"))
         name = f"distances_{nodes}_{arguments.method}.npy"
         files.append((distance_file(sides, nodes, arguments.method, arguments.output, name), sides, nodes))
-        if files[-1][0].other_content():
-            stop(f"{arguments.output / name} holds something else: choose another --output, or remove it")
+        foreign = files[-1][0].foreign()
+        if foreign is not None:
+            stop(f"{foreign} is of something else: choose another --output, or remove {Path(name).stem}.*")
     _write_names(arguments.output / "names.json", {"queries": names, "gallery": list(gallery.names)})
     for file, sides, nodes in files:
-        _write_one(file, sides, nodes, arguments.method)
+        try:
+            _write_one(file, sides, nodes, arguments.method)
+        except Unfinished as error:
+            stop(error.naming(f"query {names[error.query]!r}", f"scene {gallery.names[error.item]!r}"))
 
 
 def _queries(gallery: SceneSet, arguments: argparse.Namespace) -> tuple[list[str], Any]:

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from zoo.truth import PackedGraphs, edit_distances
+from zoo.truth.distance import METHODS as ALL_METHODS
 from zoo.truth.distance import NODES
-from zoo.truth.pairs import PAIRS_PER_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.types import Batch
 
 # "part" searches a whole image for a part of it; between the images of a batch it says little.
-METHODS = tuple(method for method in PAIRS_PER_BLOCK if method != "part")
+METHODS = tuple(method for method in ALL_METHODS if method != "part")  # which no descriptor distance can follow
 
 
 def check_truth(truth: Sequence[str] | str | None) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from zoo.files import replacing
 
 Block = tuple[int, int, int, int]  # rows q0:q1, columns g0:g1; whole rows, or a part of one
 Write = Callable[[Block, np.ndarray], None]
+_PIECE = 1 << 20  # bytes read at a time
 Fill = Callable[[Collection[Block], Write], None]
 
 
@@ -64,15 +65,28 @@ class MatrixFile:
                 self._complete(journal, fill)
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
-    def other_content(self) -> bool:
-        """Tell whether what stands at `path` was made of something else, or by another program."""
-        found = [key for key in (_sidecar_key(self.sidecar), _journal_key(self.journal)) if key is not None]
-        return any(key != self.key for key in found) or (self.path.exists() and not found)
+    def foreign(self) -> Path | None:
+        """Find a file in the matrix's places that holds something else, or that another program wrote."""
+        for path, key in ((self.sidecar, _sidecar_key(self.sidecar)), (self.journal, self._journal_key())):
+            if path.exists() and key != self.key:
+                return path
+        for path, beside in ((self.path, self.sidecar), (self.partial, self.journal)):
+            if path.exists() and not beside.exists():
+                return path
+        return None
+
+    def _journal_key(self) -> str | None:
+        """Key of the journal; a kill can leave it empty, or with a part of its first line."""
+        try:
+            first = self.journal.read_bytes().partition(b"\n")[0]
+        except OSError:
+            return None
+        return self.key if self._header().startswith(first) else _key(first)
 
     def finished(self) -> int:
         """Count the matrix elements that an interrupted run left finished."""
         try:
-            blocks = _entries(self.journal.read_bytes(), self._header())[0]
+            blocks = _entries(self.journal.read_bytes(), self._header(), self.shape)[0]
         except OSError:
             return 0
         return sum((q1 - q0) * (g1 - g0) for q0, q1, g0, g1 in blocks)
@@ -97,7 +111,7 @@ class MatrixFile:
             if json.loads(self.sidecar.read_text()) != self.record(_checksum(self.path)):
                 return False
             matrix = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
         return matrix.shape == self.shape and matrix.dtype == np.float32
 
@@ -130,16 +144,20 @@ class _Partial:
     def _resume(self) -> frozenset[Block]:
         """Read the journal, cut off what a kill left half written, and check every block that it lists."""
         header = self._target._header()
-        blocks, end = _entries(os.pread(self._journal, os.fstat(self._journal).st_size, 0), header)
+        blocks, end = _entries(os.pread(self._journal, os.fstat(self._journal).st_size, 0), header, self._target.shape)
         os.ftruncate(self._journal, end)
         if not end:
             _write_all(self._journal, header)
-        good = {block for block, checksum in blocks.items() if zlib.crc32(self._stored(block)) == checksum}
-        return frozenset(good)
+        return frozenset(block for block, checksum in blocks.items() if self._stored(block) == checksum)
 
-    def _stored(self, block: Block) -> bytes:
+    def _stored(self, block: Block) -> int:
+        """Checksum of what the file holds of a block, which a damaged journal may have made huge."""
         q0, q1, g0, g1 = block
-        return os.pread(self._file, 4 * (q1 - q0) * (g1 - g0), self._offset(block))
+        start, checksum = self._offset(block), 0
+        end = start + 4 * (q1 - q0) * (g1 - g0)
+        for place in range(start, end, _PIECE):
+            checksum = zlib.crc32(os.pread(self._file, min(_PIECE, end - place), place), checksum)
+        return checksum
 
     def _offset(self, block: Block) -> int:
         return len(self._start) + 4 * (block[0] * self._target.shape[1] + block[2])
@@ -203,32 +221,34 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _entries(content: bytes, header: bytes) -> tuple[dict[Block, int], int]:
-    """Blocks of a journal with their checksums, and where its last whole line ends; none for another header."""
+def _entries(content: bytes, header: bytes, shape: tuple[int, int]) -> tuple[dict[Block, int], int]:
+    """Blocks of a journal with their checksums, and where its last good line ends; none for another header."""
     if not content.startswith(header):
         return {}, 0
     blocks, end = {}, len(header)
     for line in content[end:].splitlines(keepends=True):
         fields = line.split()
-        if not line.endswith(b"\n") or len(fields) != 5 or not all(field.isdigit() for field in fields):
+        if not line.endswith(b"\n") or len(fields) != 5 or not all(f.isdigit() and len(f) < 20 for f in fields):
             break
-        blocks[tuple(map(int, fields[:4]))] = int(fields[4])
+        q0, q1, g0, g1, checksum = map(int, fields)
+        if not (q0 < q1 <= shape[0] and g0 < g1 <= shape[1]):
+            break
+        blocks[q0, q1, g0, g1] = checksum
         end += len(line)
     return blocks, end
 
 
 def _sidecar_key(path: Path) -> str | None:
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return _key(path.read_bytes())
+    except OSError:
         return None
-    return record.get("key") if isinstance(record, dict) else None
 
 
-def _journal_key(path: Path) -> str | None:
+def _key(content: bytes) -> str | None:
     try:
-        record = json.loads(path.read_bytes().partition(b"\n")[0])
-    except (OSError, ValueError):
+        record = json.loads(content)
+    except (ValueError, RecursionError):
         return None
     return record.get("key") if isinstance(record, dict) else None
 

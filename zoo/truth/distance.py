@@ -11,10 +11,11 @@ import numpy as np
 
 from zoo.truth.cache import Block, MatrixFile, Write
 from zoo.truth.graphs import PackedGraphs, SceneGraph
-from zoo.truth.pairs import PAIRS_PER_BLOCK, compute_pairs
+from zoo.truth.pairs import compute_pairs
 
 FORMAT = 1  # raise it when a change alters distances, so that stored matrices are not taken for the new ones
 NODES = ("soft", "hard")
+METHODS = ("bipartite", "authors", "exact", "part")
 Sides = tuple[PackedGraphs, PackedGraphs]  # queries, gallery
 
 
@@ -45,11 +46,12 @@ def edit_distances(
     the square matrix with 5 in forbidden cells, once per relation and summed, and 1 for each edge of the query
     that appears only reversed; it is not symmetric and depends on object order. "part" is the cost of turning the
     query, of at most `max_nodes` nodes, into a part of the gallery graph: what that has beyond the query is free, and
-    an attribute below 0 in a query fits any; exact.
+    an attribute below 0 in a query, which other methods refuse, fits any; exact.
     progress: show a bar on standard error. cache: a directory in which the result is kept, named by content; it is
     filled block by block, so that a run that was killed goes on where it stopped, and read back memory-mapped and
     read-only.
-    Raises ValueError for unknown words, graphs that don't fit each other, or too many nodes for "exact" or "part".
+    Raises ValueError for unknown words, graphs that don't fit each other, too many nodes for "exact" or "part", or a
+    pair for which "part" would have to try millions of maps.
     """
     sides = checked_sides(queries, gallery, nodes, method, max_nodes)
     if cache is not None:
@@ -73,9 +75,10 @@ def checked_sides(
 ) -> Sides:
     """Pack both sets, checked against each other and against the method; raises as `edit_distances` does."""
     _check_word("nodes", nodes, NODES)
-    _check_word("method", method, tuple(PAIRS_PER_BLOCK))
+    _check_word("method", method, METHODS)
     queries, gallery = _packed("queries", queries), _packed("gallery", gallery)
     _check_pair(queries, gallery)
+    _check_open(method, queries, gallery)
     if method in ("exact", "part"):
         _check_nodes(method, (queries,) if method == "part" else (queries, gallery), max_nodes)
     return queries, gallery
@@ -120,6 +123,15 @@ def _check_pair(queries: PackedGraphs, gallery: PackedGraphs) -> None:
             "queries and gallery must agree on antisymmetric relations, got "
             f"{queries.antisymmetric} and {gallery.antisymmetric}"
         )
+
+
+def _check_open(method: str, queries: PackedGraphs, gallery: PackedGraphs) -> None:
+    for name, side in (("queries", queries), ("gallery", gallery)):
+        if (name == "gallery" or method != "part") and side.attributes.min(initial=0) < 0:
+            raise ValueError(
+                f"{name} must have attributes of at least 0, got {side.attributes.min()}, method {method!r}: only "
+                "queries of method 'part' may leave attributes open"
+            )
 
 
 def _check_nodes(method: str, sides: Sequence[PackedGraphs], max_nodes: int) -> None:

@@ -24,8 +24,8 @@ def edit_map(query: SceneGraph, item: SceneGraph, nodes: str, method: str) -> di
 
     sides = PackedGraphs.from_graphs([query]), PackedGraphs.from_graphs([item])
     (own, theirs), orders = pairs.ready(*sides, method)
-    costs = pairs.edit_costs(sides[0], own, nodes)
-    finders = {"exact": _exact_map, "bipartite": _bipartite_map, "authors": _authors_map, "part": _part_map}
+    costs = pairs.edit_costs(sides[0], own, nodes, method)
+    finders = {"exact": _exact_map, "bipartite": _bipartite_map, "authors": _authors_map, "part": _exact_map}
     found = finders[method](own, theirs, costs)
     return {int(orders[0][i]): int(orders[1][k]) for i, k in sorted(found.items())}
 
@@ -61,13 +61,14 @@ def _exact_map(own: Any, theirs: Any, costs: Any) -> dict[int, int]:
     from zoo.truth import exact, kernels
 
     n, m = own.offsets[1], theirs.offsets[1]
-    size, turn = max(n, m, 1), bool(n > m)
+    size, turn, going = max(n, m, 1), bool(n > m), np.zeros(1, np.int64)
     sub, square, none = np.empty((size, size), np.int64), np.empty((size, size), np.int64), 2 * costs.relations
     kernels.pair_costs(own, 0, theirs, 0, _table(own, theirs, costs), turn, sub)
     image, work = np.empty(size, np.int64), np.empty((6, size), np.int64)
     small, large = (theirs, own) if turn else (own, theirs)
-    search = exact.open_search(size, costs.relations)
-    exact.exact_pair(small, 0, large, 0, sub, costs, search, np.zeros(none, np.int64), square, image, work)
+    search, rules = exact.open_search(size, costs.relations), exact.rules_of(costs, turn)
+    unmatched = np.zeros(none, np.int64)
+    exact.exact_pair(small, 0, large, 0, sub, costs, rules, search, unmatched, square, image, work, going)
     return _turned(image, min(n, m), turn)
 
 
@@ -80,16 +81,6 @@ def _authors_map(own: Any, theirs: Any, costs: Any) -> dict[int, int]:
     kernels.pad_square(cost, n, m, costs.unit)
     kernels.assign(cost, n + m, n + m, image, work)
     return {i: int(image[i]) for i in range(n) if image[i] < m}
-
-
-def _part_map(own: Any, theirs: Any, costs: Any) -> dict[int, int]:
-    from zoo.truth import part
-
-    table = np.empty((64, len(theirs.tuples)), np.int64)
-    part.open_substitutions(own, 0, theirs, costs, table)
-    image, best, spent, least = (np.empty(65, np.int64) for _ in range(4))
-    part.part_pair(own, 0, theirs, 0, table, costs, image, best, spent, least)
-    return {i: int(best[i]) for i in range(own.offsets[1]) if best[i] >= 0}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ class Graphs(NamedTuple):
 class Costs(NamedTuple):
     """What an edit costs."""
 
+    part: bool  # what the gallery has beyond the query is free
+    most: int  # maps that a search tries for one pair
+
     soft: bool  # a node substitution costs the number of attributes that differ, else 1 if any does
     unit: int  # integer that stands for a cost of 1
     relations: int
@@ -75,6 +78,22 @@ def reach_columns(row_cost, base, current, last, work):
 
 
 @compiled
+def first_columns(row_cost, columns, work):
+    """Start the paths of a row: the shortest step, and a free column that it reaches, else minus one less the last."""
+    column_dual, reach, row_of = work[1], work[2], work[4]
+    lowest, nearest = FAR, 0
+    for j in range(columns):
+        reach[j] = row_cost[j] - column_dual[j]
+        lowest = min(lowest, reach[j])
+    for j in range(columns):
+        if reach[j] == lowest:
+            if row_of[j] < 0:
+                return lowest, j
+            nearest = j
+    return lowest, -1 - nearest
+
+
+@compiled
 def assign(cost, rows, columns, column_of, work):
     """Write the cheapest assignment of `rows` ≤ `columns` into `column_of`, with SciPy's ties.
 
@@ -87,22 +106,27 @@ def assign(cost, rows, columns, column_of, work):
         column_dual[j] = 0
         row_of[j] = -1
     for row in range(rows):
-        for j in range(columns):
-            open_columns[j] = columns - 1 - j
-            reach[j] = FAR
-        last = columns
-        current, lowest, sink = row, 0, -1
-        row_dual[row] = 0
-        while sink < 0:
-            lowest, place = reach_columns(cost[current], lowest - row_dual[current], current, last, work)
-            j = open_columns[place]
+        lowest, sink = first_columns(cost[row], columns, work)
+        row_dual[row] = lowest
+        if sink >= 0:  # most rows end here, and no other row's or column's dual changes
+            row_of[sink], column_of[row] = row, sink
+            continue
+        j, row_dual[row] = -1 - sink, 0
+        for column in range(columns):
+            open_columns[column] = columns - 1 - column
+            parent[column] = row
+        last, place = columns, columns - 1 - j
+        while True:
             last -= 1
             open_columns[place] = open_columns[last]
             open_columns[last] = j
             current = row_of[j]
             if current < 0:
                 sink = j
-        row_dual[row] += lowest
+                break
+            lowest, place = reach_columns(cost[current], lowest - row_dual[current], current, last, work)
+            j = open_columns[place]
+        row_dual[row] = lowest
         for position in range(last, columns):
             j = open_columns[position]
             if j != sink:
@@ -119,14 +143,14 @@ def assign(cost, rows, columns, column_of, work):
 
 @compiled
 def substitutions(queries, query, gallery, costs, table):
-    """Write the cost of every node of a query against every attribute tuple of the gallery into `table` (O, V)."""
+    """Write the costs of a query's nodes, below 0 fits any, and the gallery's attribute tuples into `table` (O, V)."""
     first, tuples = queries.offsets[query], gallery.tuples
     for i in range(queries.offsets[query + 1] - first):
         own = queries.tuples[queries.kinds[first + i]]
         for v in range(len(tuples)):
             differing = 0
             for a in range(len(own)):
-                differing += own[a] != tuples[v, a]
+                differing += own[a] >= 0 and own[a] != tuples[v, a]
             table[i, v] = differing if costs.soft else min(differing, 1)
 
 
@@ -160,16 +184,20 @@ def pad_square(cost, n, m, unit):
 def authors_block(queries, gallery, costs, q0, q1, g0, g1, out):
     """Write the authors' distance of queries q0:q1 and gallery g0:g1 into `out` (q1 - q0, g1 - g0)."""
     table = np.empty((64, len(gallery.tuples)), np.int64)
-    cost = np.empty((128, 128), np.int64)
+    squares, padded = np.empty((65, 128, 128), np.int64), np.empty(65, np.int64)
     work = np.empty((6, 128), np.int64)
     column_of = np.empty(128, np.int64)
     for q in range(q0, q1):
         substitutions(queries, q, gallery, costs, table)
         n = queries.offsets[q + 1] - queries.offsets[q]
+        padded[:] = 0
         for g in range(g0, g1):
             m = gallery.offsets[g + 1] - gallery.offsets[g]
+            cost = squares[m]  # one for each size, whose padding serves all graphs of it
+            if not padded[m]:
+                pad_square(cost, n, m, costs.unit)
+                padded[m] = 1
             pair_costs(queries, q, gallery, g, table, False, cost)
-            pad_square(cost, n, m, costs.unit)
             assign(cost, n + m, n + m, column_of, work)
             node = 0
             for i in range(n + m):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +17,25 @@ if TYPE_CHECKING:
 
     from zoo.truth.kernels import Costs, Graphs
 
-PAIRS_PER_BLOCK = {"exact": 2_000, "bipartite": 40_000, "authors": 40_000, "part": 20_000}
+PAIRS_PER_BLOCK = {"exact": 2_000, "bipartite": 40_000, "authors": 40_000, "part": 100}
+# For one pair, seconds; a query that nearly fits in very many places of a crowded scene needs more than anyone waits.
+MOST_MAPS = {"exact": 1 << 60, "part": 1_000_000}
 GALLERY_PART = 40_000  # graphs made ready for the loops at a time, so that memory doesn't grow with the gallery
+
+
+class Unfinished(ValueError):
+    """A pair whose exact search was given up: `query` and `item` are the places of its graphs."""
+
+    def __init__(self, query: int, item: int, objects: int, maps: int) -> None:
+        self.query, self.item, self.objects, self.maps = query, item, objects, maps
+        super().__init__(self.naming(f"query {query}", f"gallery graph {item}"))
+
+    def naming(self, query: str, item: str) -> str:
+        """The message, with what the two graphs are called."""
+        return (
+            f"method 'part' tried {self.maps:,} maps of {query} ({self.objects} objects) into {item} and is not at the "
+            "end: give the query fewer objects or more attributes, or take method 'bipartite'"
+        )
 
 
 def compute_pairs(
@@ -30,7 +48,8 @@ def compute_pairs(
 ) -> None:
     """Compute every block of the distances of queries and gallery that is not in `done` and hand it to `write`.
 
-    Several threads share the blocks. progress: show a bar on standard error, which starts at what is done.
+    Several threads share the blocks. progress: show a bar on standard error, which starts at what is done. Raises
+    `Unfinished` for a pair that "part" gives up.
     """
     queries, gallery = sides
     plan = {
@@ -47,8 +66,9 @@ def compute_pairs(
         )
         for start, blocks in missing.items():
             if blocks:
-                run = _part_runner(queries, gallery, start, nodes, method, write)
-                _run_blocks(run, blocks, lambda block: bar.advance(task, _pairs(block)))
+                stop = np.zeros(1, np.int64)
+                run = _part_runner(queries, gallery, start, nodes, method, write, stop)
+                _run_blocks(run, blocks, lambda block: bar.advance(task, _pairs(block)), stop)
 
 
 def _blocks(queries: int, part: range, gallery: int, method: str) -> Iterator[Block]:
@@ -79,26 +99,37 @@ def _bar(progress: bool) -> Progress:
 
 
 def _part_runner(
-    queries: PackedGraphs, gallery: PackedGraphs, start: int, nodes: str, method: str, write: Write
+    queries: PackedGraphs,
+    gallery: PackedGraphs,
+    start: int,
+    nodes: str,
+    method: str,
+    write: Write,
+    stop: np.ndarray,
 ) -> Callable[[Block], Block]:
-    """Make graphs from `start` on ready for the loops; what it returns computes and writes a block, and returns it."""
-    from zoo.truth import exact, kernels, part
+    """Make graphs from `start` on ready for the loops; what it returns computes and writes a block, and returns it.
 
-    loops = {
-        "exact": exact.exact_block,
-        "bipartite": kernels.bipartite_block,
-        "authors": kernels.authors_block,
-        "part": part.part_block,
-    }
-    loop = loops[method]
+    Once `stop` (1,) is set, a search ends soon and its block isn't written.
+    """
+    from zoo.truth import exact, kernels
+
     some = gallery if len(gallery) <= GALLERY_PART else gallery[start : start + GALLERY_PART]
     flat, _ = ready(queries, some, method)
-    costs = edit_costs(queries, flat[0], nodes)
+    costs = edit_costs(queries, flat[0], nodes, method)
+    quick = {"bipartite": kernels.bipartite_block, "authors": kernels.authors_block}
 
     def run(block: Block) -> Block:
         q0, q1, g0, g1 = block
         values = np.zeros((q1 - q0, g1 - g0), np.float32)
-        loop(*flat, costs, q0, q1, g0 - start, g1 - start, values)
+        place = (*flat, costs, q0, q1, g0 - start, g1 - start, values)
+        if method in quick:
+            quick[method](*place)
+        else:
+            query, item = exact.exact_block(*place, stop)
+            if stop[0] and query >= 0:
+                return block
+            if query >= 0:
+                raise Unfinished(query, start + item, int(queries.sizes[query]), costs.most)
         write(block, values)
         return block
 
@@ -149,7 +180,7 @@ def _ranked(sides: list[tuple[Graphs, np.ndarray]]) -> list[Graphs]:
     ]
 
 
-def edit_costs(graphs: PackedGraphs, flat: Graphs, nodes: str) -> Costs:
+def edit_costs(graphs: PackedGraphs, flat: Graphs, nodes: str, method: str) -> Costs:
     """Price the edits of graphs made ready by `ready`."""
     from zoo.truth.kernels import Costs
 
@@ -160,20 +191,28 @@ def edit_costs(graphs: PackedGraphs, flat: Graphs, nodes: str) -> Costs:
     bits = (fields & 1) + (fields >> 1)
     edge = np.where(single, bits > 0, bits).sum(axis=1)
     unit = graphs.attributes.shape[1] if nodes == "soft" else 1
-    return Costs(nodes == "soft", unit, relations, single, edge, bits.sum(axis=1))
+    return Costs(
+        method == "part", MOST_MAPS.get(method, 0), nodes == "soft", unit, relations, single, edge, bits.sum(axis=1)
+    )
 
 
-def _run_blocks(run: Callable[[Block], Block], blocks: list[Block], advance: Callable[[Block], None]) -> None:
+def _run_blocks(
+    run: Callable[[Block], Block], blocks: list[Block], advance: Callable[[Block], None], stop: np.ndarray
+) -> None:
     from numba import config
 
     threads = min(config.NUMBA_NUM_THREADS, len(blocks))  # get_num_threads() would start numba's own pool
-    if threads <= 1:
-        for block in blocks:
-            advance(run(block))
-        return
-    pool = ThreadPoolExecutor(threads)
+    # Even a single thread is not the main one: that waits, which Ctrl-C ends at once, where a compiled loop is deaf.
+    pool, rest = ThreadPoolExecutor(threads), iter(blocks)
+    running: set[Future[Block]] = set()
     try:
-        for future in as_completed([pool.submit(run, block) for block in blocks]):
-            advance(future.result())
+        while True:
+            running |= {pool.submit(run, block) for block in islice(rest, threads - len(running))}
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                advance(future.result())
     finally:
+        stop[0] = 1
         pool.shutdown(wait=True, cancel_futures=True)

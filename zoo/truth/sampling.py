@@ -21,8 +21,10 @@ _BATCH = 4_096
 def sample_clevr_graphs(graphs: int, seed: int) -> PackedGraphs:
     """Draws the graphs of `graphs` scenes by the rules of CLEVR's generator (Johnson et al. 2017).
 
-    3 to 10 objects and their attributes are uniform; positions are uniform in a square, apart from one another and
-    apart along both axes of the camera, whose place is jittered. Attributes and relations are those of `clevr_graph`.
+    The number of objects (3 to 10), colours, shapes and materials are uniform. Sizes and positions (in a square, apart
+    from one another and apart along both axes of the camera, whose place is jittered) are drawn until they fit, so
+    large objects are rarer than small ones, the more so the fuller a scene. Attributes and relations are those of
+    `clevr_graph`.
     The generator also rejects scenes in which an object is hidden, which needs a picture and isn't done here.
     Raises ValueError for fewer than one graph.
     """

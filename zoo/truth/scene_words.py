@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.truth.graphs import MAX_NODES, MAX_RELATIONS, PackedGraphs
-from zoo.truth.scenes import CLEVR_VOCABULARY
+from zoo.truth.scenes import CLEVR_VOCABULARY, related
 
 ANY = -1  # an attribute that a query leaves open
 # A relation is stored under one of its two names; the one that has an opposite is antisymmetric.
@@ -93,6 +93,8 @@ class SceneEncoder:
             raise ValueError(f"must have at most {MAX_NODES} objects, got {len(objects)}")
         if not clevr:
             _check_keys("a scene", scene, SCENE_KEYS)
+        elif self._grows:
+            raise ValueError('has "relationships", as CLEVR\'s scenes have, and those before it have not')
         name = self._name(scene)
         rows = [self._row(number, item, strict=not clevr) for number, item in enumerate(objects)]
         masks = [[0] * MAX_RELATIONS for _ in objects]
@@ -152,9 +154,15 @@ class SceneEncoder:
 
     def _edge(self, subject: int, word: Any, other: int) -> tuple[int, int, int]:
         """Source, target and relation of "subject is `word` of other"."""
-        kept = OPPOSITES.get(word, word) if isinstance(word, str) else ""
-        if self._grows and kept and len(self._relations) < MAX_RELATIONS:
-            self._relations.setdefault(kept, len(self._relations))
+        if not isinstance(word, str) or not word:
+            raise ValueError(f"a relation must be named by a word, got {word!r}")
+        kept = OPPOSITES.get(word, word)
+        if self._grows and kept not in self._relations:
+            if len(self._relations) == MAX_RELATIONS:
+                raise ValueError(
+                    f"relation {word!r} is one too many: a file may have at most {MAX_RELATIONS} relations"
+                )
+            self._relations[kept] = len(self._relations)
         if kept not in self._relations:
             known = [*self._relations, *(word for word, other in OPPOSITES.items() if other in self._relations)]
             raise ValueError(f"relation {_unknown(word, known)}")
@@ -162,6 +170,9 @@ class SceneEncoder:
         return source, target, self._relations[kept]
 
     def _relate_triples(self, triples: Any, objects: list[dict[str, Any]], masks: list[list[int]]) -> None:
+        for number, item in enumerate(objects):
+            if type(item.get("id", 0)) not in (int, str):
+                raise ValueError(f"object {number}: its id must be a word or a whole number, got {item['id']!r}")
         places: dict[Any, int] = {item["id"]: place for place, item in enumerate(objects) if "id" in item}
         if len(places) < sum("id" in item for item in objects):
             raise ValueError("objects must have different ids")
@@ -203,19 +214,7 @@ class SceneEncoder:
             masks[source][relation] |= 1 << target
 
     def _list_edges(self, word: str, rows: Any, nodes: int) -> set[tuple[int, int, int]]:
-        if not isinstance(rows, list) or len(rows) != nodes:
-            raise ValueError(f"relationships {word!r} must hold a list for each of the {nodes} objects")
-        edges = set()
-        for place, subjects in enumerate(rows):
-            if not isinstance(subjects, list):
-                raise ValueError(f"relationships {word!r} must hold a list for each of the {nodes} objects")
-            for subject in subjects:
-                if type(subject) is not int or not 0 <= subject < nodes or subject == place:
-                    raise ValueError(
-                        f"relationships {word!r} of object {place} must name other objects, got {subject!r}"
-                    )
-                edges.add(self._edge(subject, word, place))
-        return edges
+        return {self._edge(subject, word, place) for place, subject in related(word, rows, nodes)}
 
     def _check_turned(self, masks: list[list[int]]) -> None:
         for word, relation in self._relations.items():
@@ -228,9 +227,9 @@ class SceneEncoder:
 
 
 def _place(end: Any, places: Mapping[Any, int], nodes: int) -> int:
-    if type(end) is int and 0 <= end < nodes and end not in places:
+    if not places and type(end) is int and 0 <= end < nodes:
         return end
-    if not isinstance(end, str | int) or end not in places:
+    if type(end) not in (int, str) or end not in places:
         known = f"ids {', '.join(map(str, places))}" if places else f"places 0…{nodes - 1}"
         raise ValueError(f"a relation must name objects by {known}, got {end!r}")
     return places[end]

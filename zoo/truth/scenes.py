@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from zoo.truth.graphs import PackedGraphs, SceneGraph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NEAREST, FARTHEST = 0, 1
 RIGHT, FRONT = 0, 1
@@ -54,7 +59,7 @@ def clevr_graph(scene: dict) -> SceneGraph:
     `relationships["right"][i]` lists the objects that stand right of object i; each such j becomes the edge
     i→j of relation 0, read "j is right of i". Relation 1 is "front", likewise. Left and behind are implied and left
     out. Both are antisymmetric. Object order is the file's.
-    Raises ValueError for a missing key or a word outside the vocabulary.
+    Raises ValueError for a missing key, a word outside the vocabulary, or lists that don't fit the objects.
     """
     for key in ("objects", "relationships"):
         if key not in scene:
@@ -64,10 +69,26 @@ def clevr_graph(scene: dict) -> SceneGraph:
     for relation, name in ((RIGHT, "right"), (FRONT, "front")):
         if name not in scene["relationships"]:
             raise ValueError(f"scene relationships must have the key {name!r}, got {sorted(scene['relationships'])}")
-        for source, targets in enumerate(scene["relationships"][name]):
-            edges.extend((source, target, relation) for target in targets)
+        pairs = related(name, scene["relationships"][name], len(attributes))
+        edges.extend((source, target, relation) for source, target in pairs)
     table = np.array(attributes, np.int64).reshape(-1, len(CLEVR_VOCABULARY))
     return SceneGraph(table, np.array(edges, np.int64), (RIGHT, FRONT), relations=2)
+
+
+def related(name: str, lists: Any, objects: int) -> Iterator[tuple[int, int]]:
+    """Yields the pairs (i, j) of a CLEVR scene of which "j is `name` of i" holds, for lists[i] that hold j.
+
+    Raises ValueError, which names the relation, unless there is a list of other objects for each.
+    """
+    if not isinstance(lists, list) or len(lists) != objects or not all(isinstance(row, list) for row in lists):
+        raise ValueError(f"relationships {name!r} must hold a list for each of the {objects} objects")
+    for place, row in enumerate(lists):
+        for other in row:
+            if type(other) is not int or not 0 <= other < objects or other == place or row.count(other) > 1:
+                raise ValueError(
+                    f"relationships {name!r} of object {place} must name other objects once, got {other!r}"
+                )
+            yield place, other
 
 
 def _word(name: str, words: tuple[str, ...], item: dict) -> int:

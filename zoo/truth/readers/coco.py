@@ -12,13 +12,15 @@ import numpy as np
 from zoo.files import BadFile
 from zoo.truth.boxes import BOX_RELATIONS, box_graph
 from zoo.truth.graphs import MAX_NODES, PackedGraphs
-from zoo.truth.readers.scenes import iter_items
+from zoo.truth.readers.streaming import iter_items, iter_keys
 from zoo.truth.scene_words import SceneSet, SceneVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zoo.truth.graphs import SceneGraph
+
+FARTHEST = 1e9  # px; further out, a box vanishes in the rounding
 
 
 @dataclass
@@ -38,8 +40,8 @@ def read_coco(path: Path, vocabulary: SceneVocabulary | None = None) -> SceneSet
     memory. Raises OSError, or BadFile which names the file and what is wrong with it.
     """
     path = Path(path)
-    categories = _table(path, "categories", lambda item: (int(item["id"]), str(item["name"])))
-    images = _table(path, "images", lambda item: (int(item["id"]), str(PurePath(item["file_name"]).with_suffix(""))))
+    categories = _table(path, "categories", lambda item: (_number(item["id"]), str(item["name"])))
+    images = _table(path, "images", lambda item: (_number(item["id"]), _stem(item["file_name"])))
     if len(set(images.values())) < len(images):
         raise BadFile(f"{path}: images must have different file names")
     words = vocabulary or SceneVocabulary({"category": tuple(dict.fromkeys(categories.values()))}, BOX_RELATIONS)
@@ -60,8 +62,10 @@ def _table(path: Path, key: str, row: Callable[[dict[str, Any]], tuple[int, str]
     for item in iter_items(path, key):
         try:
             number, name = row(item)
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
             raise BadFile(f"{path}: an entry of {key!r} lacks {error}, got {str(item)[:60]}") from error
+        except (TypeError, ValueError) as error:
+            raise BadFile(f"{path}: an entry of {key!r} can't be used ({error}), got {str(item)[:60]}") from error
         if number in found:
             raise BadFile(f"{path}: {key} must have different ids, got {number} twice")
         found[number] = name
@@ -78,13 +82,25 @@ def _places(path: Path, categories: dict[int, str], words: SceneVocabulary) -> d
     return {number: known[name] for number, name in categories.items() if name in known}
 
 
+def _number(value: Any) -> int:
+    """Reads an id, which some programs write as a string."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).removeprefix("-").isdecimal():
+        raise ValueError(f"an id must be a whole number, got {str(value)[:60]!r}")
+    return int(value)
+
+
+def _stem(name: Any) -> str:
+    if not isinstance(name, str) or not PurePath(name).name:
+        raise ValueError(f"file_name must name a file, got {str(name)[:60]!r}")
+    return str(PurePath(name).with_suffix(""))
+
+
 def _read_boxes(path: Path, images: dict[int, str], places: dict[int, int]) -> tuple[dict[int, _Boxes], int]:
     boxes: dict[int, _Boxes] = {}
-    dropped = 0
+    dropped, item = 0, None
     for item in iter_items(path, "annotations"):
         try:
-            image, category, crowd = item["image_id"], item["category_id"], item.get("iscrowd", 0)
-            x, y, width, height = map(float, item["bbox"])
+            image, category, (x, y, width, height) = _annotation(item)
         except (KeyError, TypeError, ValueError) as error:
             raise BadFile(
                 f"{path}: an annotation needs image_id, category_id, bbox [x, y, width, height], got {str(item)[:60]}"
@@ -92,13 +108,26 @@ def _read_boxes(path: Path, images: dict[int, str], places: dict[int, int]) -> t
         if image not in images or category not in places:
             what = f"image_id {image}" if image not in images else f"category_id {category}"
             raise BadFile(f"{path}: annotation {item.get('id')} has {what}, which isn't listed in the file or gallery")
-        if crowd or not (width > 0 and height > 0):
+        if item.get("iscrowd", 0) or not (width > 0 and height > 0):
             dropped += 1
             continue
+        corners = (x, y, x + width, y + height)
+        if max(map(abs, corners)) > FARTHEST or not (corners[0] < corners[2] and corners[1] < corners[3]):
+            raise BadFile(
+                f"{path}: annotation {item.get('id')} must have a box within {FARTHEST:,.0f} px, got {item['bbox']}"
+            )
         own = boxes.setdefault(image, _Boxes())
-        own.corners.extend((x, y, x + width, y + height))
+        own.corners.extend(corners)
         own.categories.append(places[category])
+    if item is None and ("annotations", True) not in iter_keys(path):
+        raise BadFile(f'{path}: holds no list "annotations", which has the boxes of a COCO file')
     return boxes, dropped
+
+
+def _annotation(item: dict[str, Any]) -> tuple[int, int, list[float]]:
+    if not isinstance(item["bbox"], list) or len(item["bbox"]) != 4:
+        raise ValueError("bbox must hold four numbers")
+    return _number(item["image_id"]), _number(item["category_id"]), [float(side) for side in item["bbox"]]
 
 
 def _graph(boxes: _Boxes) -> tuple[SceneGraph, int]:

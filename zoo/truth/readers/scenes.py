@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import BadFile
+from zoo.truth.readers.streaming import iter_items, iter_keys, read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +24,9 @@ def read_scenes(path: Path, vocabulary: SceneVocabulary | None = None, partial: 
 
     Our own form is a scene or {"scenes": [scene, …]}, a scene being {"name": "two things", "objects": [{"id": "a",
     "color": "red", "shape": "cube"}, …], "relations": [["a", "left", "b"], …]}: the triple reads "a is left of b";
-    objects are named by id or, counted from 0, by place; name, ids and relations may be left out. CLEVR's scenes may
-    lack coordinates, and one of right and left, of front and behind. Scenes are read one at a time.
+    objects are named by id or, where none has one, by place, counted from 0; name, ids and relations may be left out.
+    CLEVR's scenes may lack coordinates, and one of right and left, of front and behind. A file keeps to one form.
+    Scenes are read one at a time.
     vocabulary: the gallery's, for a query; None takes CLEVR's for CLEVR's form, else the words as they appear.
     partial: objects may leave out attributes (`zoo.truth.scene_words.ANY`), for method "part".
     Raises OSError, or BadFile which names the file, the scene and the rule, for an unknown word with the nearest.
@@ -38,7 +40,7 @@ def read_scenes(path: Path, vocabulary: SceneVocabulary | None = None, partial: 
     from zoo.truth.scene_words import CLEVR_WORDS, SceneEncoder
 
     encoder = None
-    for number, scene in enumerate(iter_scenes(path) if form == "scenes" else _one_scene(path)):
+    for number, scene in enumerate(iter_scenes(path) if form == "scenes" else [read_whole(path)]):
         if encoder is None:
             words = CLEVR_WORDS if vocabulary is None and "relationships" in scene else vocabulary
             encoder = SceneEncoder(words, partial)
@@ -64,51 +66,11 @@ def iter_scenes(path: Path) -> Iterator[dict[str, Any]]:
         raise BadFile(f'{path}: holds no scenes, which are listed as {{"scenes": [{{"objects": […]}}, …]}}')
 
 
-def iter_items(path: Path, key: str) -> Iterator[Any]:
-    """Yields the entries of the list under a top-level key of a JSON file, holding one at a time.
-
-    Raises OSError where the file can't be opened, BadFile where it is damaged or truncated.
-    """
-    import ijson
-
-    number = -1
-    with path.open("rb") as file:
-        try:
-            for item in ijson.items(file, f"{key}.item", use_float=True):
-                number += 1
-                yield item
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            where = f"after entry {number}" if number >= 0 else "before the first entry"
-            raise BadFile(f"{path}: damaged or truncated {where} of {key!r} ({_first_line(error)})") from error
-
-
 def _form(path: Path) -> str:
     """Tells scenes, one scene and COCO apart by the first top-level key that decides."""
-    import ijson
-
     forms = {"scenes": "scenes", "objects": "scene", "relations": "scene", "annotations": "coco", "images": "coco"}
     forms["relationships"] = "scene"
-    with path.open("rb") as file:
-        try:
-            for prefix, event, value in ijson.parse(file):
-                if prefix == "" and event == "map_key" and value in forms:
-                    return forms[value]
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise BadFile(f"{path}: no JSON, or damaged ({_first_line(error)})") from error
+    for key, _ in iter_keys(path):
+        if key in forms:
+            return forms[key]
     raise BadFile(f"{path}: must hold {_FORMS}")
-
-
-def _one_scene(path: Path) -> Iterator[dict[str, Any]]:
-    import ijson
-
-    with path.open("rb") as file:
-        try:
-            yield from ijson.items(file, "", use_float=True)
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise BadFile(f"{path}: damaged or truncated ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    text = error.args[0] if error.args else ""
-    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(error)
-    return text.strip().splitlines()[0][:120] if text.strip() else type(error).__name__
