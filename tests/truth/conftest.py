@@ -9,6 +9,8 @@ import pytest
 
 from zoo.truth import PackedGraphs, SceneGraph, clevr_graph, iter_scenes
 
+DATA = Path(os.environ.get("ZOO_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+
 
 @pytest.fixture
 def rng():
@@ -27,13 +29,18 @@ def example():
     return before, after
 
 
-@pytest.fixture(scope="session")
-def clevr_scenes():
-    folder = Path(os.environ.get("ZOO_DATA", "/work/shared/data")) / "clevr_real267" / "scenes"
+def clevr_scene_files():
+    """The files of the 1,500 original CLEVR scenes; skips the test where they are absent."""
+    folder = DATA / "clevr_real267" / "scenes"
     files = sorted(folder.glob("*.json"))
     if not files:
         pytest.skip(f"no CLEVR scene files in {folder}; set ZOO_DATA to the data folder")
-    return json.loads(files[-1].read_text())["scenes"]
+    return files
+
+
+@pytest.fixture(scope="session")
+def clevr_scenes():
+    return json.loads(clevr_scene_files()[-1].read_text())["scenes"]
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +51,5 @@ def clevr_graphs(clevr_scenes):
 @pytest.fixture(scope="session")
 def all_clevr_graphs():
     """The graphs of all 1,500 original CLEVR scenes, packed."""
-    folder = Path(os.environ.get("ZOO_DATA", "/work/shared/data")) / "clevr_real267" / "scenes"
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        pytest.skip(f"no CLEVR scene files in {folder}; set ZOO_DATA to the data folder")
+    files = clevr_scene_files()
     return PackedGraphs.from_graphs([clevr_graph(scene) for file in files for scene in iter_scenes(file)])

@@ -194,7 +194,11 @@ def test_refused_coco_files(coco, changes, message):
 
 
 def test_real_coco_photos(tmp_path):
-    path = Path(os.environ.get("ZOO_DATA", "/work/shared/data")) / "fruits_nuts_coco" / "trainval.json"
+    path = (
+        Path(os.environ.get("ZOO_DATA", Path(__file__).parents[3] / "shared" / "data"))
+        / "fruits_nuts_coco"
+        / "trainval.json"
+    )
     if not path.is_file():
         pytest.skip(f"no {path}; set ZOO_DATA to the data folder")
     scenes = read_scenes(path)

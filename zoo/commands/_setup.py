@@ -72,7 +72,7 @@ def new_model(cfg: DictConfig) -> Any:
     """Builds the model that `zoo train` starts with: fresh, or from `weights`."""
     model = build(cfg.model)
     if cfg.weights is not None:
-        _, state = checkpoints.read(Path(_weights_file(cfg)))
+        _, state = checkpoints.read(_weights_file(cfg))
         checkpoints.fill(model, state, cfg.weights, start=True)
     elif cfg.ckpt_path is None and not all(parameter.requires_grad for parameter in model.parameters()):
         log.warning("weights is null: the part of the model that isn't trained keeps its random weights")
@@ -93,11 +93,11 @@ def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
         return _compiled(cfg, model), None
     if cfg.ckpt_path and not str(cfg.ckpt_path).endswith((".ckpt", ".safetensors")):
         raise UsageError(f"ckpt_path must name a .ckpt or .safetensors file, got '{cfg.ckpt_path}'")
-    path = cfg.ckpt_path or _weights_file(cfg)
+    path = cfg.ckpt_path or str(_weights_file(cfg))
     return _compiled(cfg, checkpoints.load_model(path, **_typed_parameters())), path
 
 
-def _weights_file(cfg: DictConfig) -> str:
+def _weights_file(cfg: DictConfig) -> Path:
     """Returns the file of `weights`; raises UsageError, with how the experiment makes it, if there is none."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -107,7 +107,7 @@ def _weights_file(cfg: DictConfig) -> str:
         lines = config.config_file("experiment", experiment).read_text(encoding="utf-8").splitlines()
         how = next(line.removeprefix("# ") for line in lines if not line.startswith("# @package"))
         raise UsageError(f"weights '{path}': no such file; the experiment's commands: {how}")
-    return str(path)
+    return path
 
 
 def _typed_parameters() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.evaluation.permutation import RESAMPLES, SEED, paired_permutation_test
 from zoo.evaluation.results import RunError
-from zoo.evaluation.tables import Table
+from zoo.evaluation.tables import Table, mean_and_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +69,7 @@ class Comparison:
     def _cells(self, line: Line, tested: bool) -> list[str]:
         cells = [line.run, *([line.row.label] if self.all_rows else [])]
         for mean, half_width, p in zip(line.mean, line.half_width, line.p, strict=True):
-            spread = "" if np.isnan(half_width) else f" ± {half_width:.{_DECIMALS}f}"
-            cells.append(_NONE if np.isnan(mean) else f"{mean:.{_DECIMALS}f}{spread}")
+            cells.append(mean_and_interval(mean, half_width, _DECIMALS))
             cells += [_p(p)] if tested else []
         return cells
 

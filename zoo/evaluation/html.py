@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.evaluation.glossary import in_words
 from zoo.evaluation.scatter import paired_plot, sorted_plot
-from zoo.evaluation.tables import Table
+from zoo.evaluation.tables import Table, mean_and_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from zoo.evaluation.compare import Comparison
     from zoo.evaluation.rankings import RankedQuery, Rankings
-    from zoo.evaluation.results import Run, Score
+    from zoo.evaluation.results import Run
 
 QUERY_SIDE, ITEM_SIDE = 240, 160  # pixels, the longest side of a picture in the page
 _QUALITY = 75
@@ -79,7 +79,7 @@ class Page:
             metric=self.metric,
             metrics=[(name, in_words(name)) for name in self.comparison.metrics],
             table=self.comparison.table(),
-            all_rows=[(run.name, _all_rows(run)) for run in self.runs if len(run.rows) > 1],
+            all_rows=[_all_rows(run) for run in self.runs if len(run.rows) > 1],
             plots=self._plots(),
             queries=[self._query(place, pictures) for place in range(len(self.worst))],
             undefined=int(np.isnan(_values(self.runs[0], self.metric)).sum()),
@@ -163,22 +163,14 @@ def thumbnail(picture: np.ndarray, key: PictureKey) -> str:
 
 
 def _all_rows(run: Run) -> Table:
-    """Returns the table of every descriptor that the run judged, its own among them."""
-    normalised = any(row.normalised is not None for row in run.rows)
-    words = {True: "yes", False: "no", None: "–"}
+    """Returns the table of every descriptor that the run judged, its own among them, in bold."""
     rows = [
-        [row.descriptor, *([words[row.normalised]] if normalised else []), *map(_score, row.scores.values())]
+        [row.label, *(mean_and_interval(score.mean, score.half_width) for score in row.scores.values())]
         for row in run.rows
     ]
-    headers = ["descriptor", *(["L2"] if normalised else []), *run.own.scores]
+    headers = ["descriptor", *run.own.scores]
     own = next(position for position, row in enumerate(run.rows) if row is run.own)
     return Table(f"All descriptors of {run.name}", headers, rows, [(own, column) for column in range(len(headers))])
-
-
-def _score(score: Score) -> str:
-    if np.isnan(score.mean):
-        return "–"
-    return f"{score.mean:.3f}" + ("" if np.isnan(score.half_width) else f" ± {score.half_width:.3f}")
 
 
 def _sheet(run: Run) -> str | None:

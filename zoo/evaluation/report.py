@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from zoo.evaluation.tables import Table
+from zoo.evaluation.tables import Table, mean_and_interval
 from zoo.files import replacing
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ class Cell:
         return cls(metric.compute().item(), metric.half_width().item(), per_query)
 
     def __str__(self) -> str:
-        if math.isnan(self.mean):
-            return "–"
-        return f"{self.mean:.3f}" + ("" if math.isnan(self.half_width) else f" ± {self.half_width:.3f}")
+        return mean_and_interval(self.mean, self.half_width)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -112,6 +113,13 @@ class Table:
         console.print(drawn)
         for note in self.notes:
             console.print(Text(note))
+
+
+def mean_and_interval(mean: float, half_width: float, decimals: int = 3) -> str:
+    """Returns `mean ± half_width` as every table shows it; a dash where there is no mean."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.{decimals}f}" + ("" if math.isnan(half_width) else f" ± {half_width:.{decimals}f}")
 
 
 def _md(text: str) -> str:

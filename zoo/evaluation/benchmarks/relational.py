@@ -16,6 +16,7 @@ from zoo.evaluation.report import Cell, Report, Row
 from zoo.metrics.spearman import RankSpearman
 from zoo.ops.distances import l2_distances
 from zoo.truth import edit_distances
+from zoo.truth.distance import NODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,9 +31,7 @@ log = logging.getLogger("zoo")
 
 BASELINES = ("pixels", "random", "composition")
 RANDOM_DIM = 256
-NODES = ("soft", "hard")
 METHODS = ("authors", "bipartite", "exact", "exact by relation")
-AGREEMENT = ("exact", "exact by relation", "bipartite", "authors")
 _QUERIES_AT_ONCE = 64  # whose distances to the gallery are held while lists are kept
 EXACT_NODES = 6  # more nodes a graph make the exact distance of millions of pairs infeasible
 
@@ -131,7 +130,7 @@ class Relational(Benchmark):
         queries = min(self.queries, len(gallery.index))
         own = shard.rows(queries)
         truths = {column: self._own_truth(data, *column, own) for column in self.columns}
-        ignored = self._ignored(data, own)
+        ignored = self._ignored(_sizes(data), own)
         rows = []
         baselines = self._data_vectors(data)
         if taken := baselines.keys() & gallery.vectors.keys():
@@ -159,10 +158,11 @@ class Relational(Benchmark):
         """Returns the nearest items of every query by the own row's distance, each with its ground-truth distance."""
         split, names = data.gallery_split, data.ids(data.gallery_split)
         method, nodes = self.columns[0]
-        truth = self.truth(data, method, nodes)
+        truth, sizes = self.truth(data, method, nodes), _sizes(data)
+        vectors = self._vectors(collected, data, report.own.label)
         queries = []
         for rows in torch.arange(len(report.query_ids)).split(_QUERIES_AT_ONCE):
-            distances = self._distances(collected, data, report.own, rows)
+            distances = self._distances(vectors, sizes, report.own, rows)
             order = distances.argsort(dim=1, stable=True)[:, : self.kept].tolist()
             for query, nearest, row in zip(rows.tolist(), order, distances, strict=True):
                 items = [
@@ -180,15 +180,14 @@ class Relational(Benchmark):
         shown = min(self.sheet_queries, len(report.query_ids))
         if not shown:
             return None
-        queries = torch.arange(shown)
-        rows = [report.own, *self._other_rows(report)]
-        orders = {
-            row.label + (", L2-normalised" if row.normalised else ""): self._distances(collected, data, row, queries)
-            for row in rows
-        }
+        queries, sizes, orders = torch.arange(shown), _sizes(data), {}
+        for row in (report.own, *self._other_rows(report)):
+            vectors = self._vectors(collected, data, row.label)
+            title = row.label + (", L2-normalised" if row.normalised else "")
+            orders[title] = self._distances(vectors, sizes, row, queries)
         method, nodes = self.columns[0]
         truth = torch.from_numpy(self.truth(data, method, nodes)[:shown].copy())
-        truth = truth.masked_fill(self._ignored(data, queries), torch.inf)
+        truth = truth.masked_fill(self._ignored(sizes, queries), torch.inf)
         orders[f"ground truth (edit distance: {nodes}, {method})"] = truth
         return ranked_sheet(data, data.gallery_split, orders, truth, shown, self.sheet_top)
 
@@ -199,14 +198,17 @@ class Relational(Benchmark):
             log.warning("benchmark.sheet_rows: no row of the table is called %s", ", ".join(absent))
         return [found[label] for label in self.sheet_rows if label in found]
 
-    def _distances(self, collected: Mapping[str, Collected], data: Any, row: Row, queries: Tensor) -> Tensor:
+    def _vectors(self, collected: Mapping[str, Collected], data: Any, label: str) -> Tensor:
+        known = collected["gallery"].vectors
+        return known[label] if label in known else self._data_vectors(data)[label]
+
+    def _distances(self, vectors: Tensor, sizes: Tensor, row: Row, queries: Tensor) -> Tensor:
         """Returns distances (q, N), infinite where a query isn't judged."""
-        vectors = {**collected["gallery"].vectors, **self._data_vectors(data)}[row.label]
         distances = l2_distances(vectors[queries], vectors, bool(row.normalised))
-        return distances.masked_fill(self._ignored(data, queries), torch.inf)
+        return distances.masked_fill(self._ignored(sizes, queries), torch.inf)
 
     def _truths(self, data: Any) -> list[tuple[str, str]]:
-        extra = [(method, "soft") for method in AGREEMENT] if self._agrees(data) else []
+        extra = [(method, "soft") for method in METHODS] if self._agrees(data) else []
         return list(dict.fromkeys([*self.columns, *extra]))
 
     def _own_truth(self, data: Any, method: str, nodes: str, own: Tensor) -> Tensor:
@@ -215,9 +217,8 @@ class Relational(Benchmark):
     def _agrees(self, data: Any) -> bool:
         return self.agreement and int(data.scene_graphs(data.gallery_split).sizes.max()) <= EXACT_NODES
 
-    def _ignored(self, data: Any, own: Tensor) -> Tensor:
-        """Returns (q, N) bool: what a query is not judged against, itself and perhaps images of another size."""
-        sizes = torch.from_numpy(np.asarray(data.scene_graphs(data.gallery_split).sizes))
+    def _ignored(self, sizes: Tensor, own: Tensor) -> Tensor:
+        """Returns (q, N) bool: what a query is not judged against, itself and perhaps images of other `sizes` (N,)."""
         ignored = (sizes[own, None] != sizes) if self.same_size else torch.zeros((len(own), len(sizes)), dtype=bool)
         return ignored.scatter_(1, own[:, None], value=True)
 
@@ -227,7 +228,7 @@ class Relational(Benchmark):
         """Correlates the exact distance with the approximations (paper, Sec. 6: .89, not said of which exact form)."""
         if not self._agrees(data):
             return {}
-        truth = {method: self._own_truth(data, method, "soft", own) for method in AGREEMENT}
+        truth = {method: self._own_truth(data, method, "soft", own) for method in METHODS}
         pairs = [("exact", "bipartite"), ("exact", "authors"), ("exact by relation", "authors")]
         return {f"{a} ~ {b}": _mean_spearman(truth[a], truth[b], own, ignored, queries, device) for a, b in pairs}
 
@@ -239,6 +240,11 @@ class Relational(Benchmark):
         if "composition" in self.baselines:
             vectors["composition"] = torch.as_tensor(data.compositions(data.gallery_split))
         return vectors
+
+
+def _sizes(data: Any) -> Tensor:
+    """Returns (N,) the number of objects of every gallery image."""
+    return torch.from_numpy(np.asarray(data.scene_graphs(data.gallery_split).sizes))
 
 
 def _label(column: tuple[str, str]) -> str:
