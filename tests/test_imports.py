@@ -22,7 +22,7 @@ ARROWS = {
     "config": ("registry",),
     "truth": ("ops", "types", "files"),
     "metrics": ("ops", "types"),
-    "search": ("ops", "types"),
+    "search": ("ops", "types", "files", "registry"),
     "data": ("truth", "ops", "types", "vocabulary"),
     "backbones": ("types",),
     "module": ("types", "metrics", "search"),
@@ -32,8 +32,8 @@ ARROWS = {
     "checkpoints": ("registry", "config", "types", "files"),
     "training": ("registry",),
     "serve": ("search", "config", "registry"),
-    "commands": ("config", "registry", "evaluation", "truth", "serve", "checkpoints", "training"),
-    "testing": ("checkpoints", "config", "registry", "module", "types"),
+    "commands": ("config", "registry", "evaluation", "truth", "search", "serve", "checkpoints", "training"),
+    "testing": ("checkpoints", "config", "registry", "module", "search", "types"),
     "__init__": ("registry", "config", "checkpoints"),
 }
 AT_IMPORT = {

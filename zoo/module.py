@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning
@@ -53,6 +56,7 @@ class Embedder(_SelfDescribing):
     monitor: ClassVar[str] = "val/spearman"
     monitor_mode: ClassVar[str] = "max"
     tiny: ClassVar[Mapping[str, Any]] = {}
+    _fingerprint: str | None = None
 
     def embed(self, batch: Batch, role: Role = "gallery") -> Representation:
         """Returns the representation of a batch as a query or as gallery items."""
@@ -66,6 +70,20 @@ class Embedder(_SelfDescribing):
     def descriptors(self, batch: Batch, role: Role = "gallery") -> dict[str, Tensor]:
         """Returns every named vector (B, D) that an evaluation compares side by side; by default `embed`'s only."""
         return {self.descriptor_name: self.embed(batch, role).vector}
+
+    def represent(self, batch: Batch, role: Role = "gallery") -> Representation:
+        """Returns `embed`'s representation, in full precision, without a graph, with the model's fingerprint.
+
+        Indexes take nothing else: vectors of another model would give wrong answers without a word.
+        """
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return replace(self.embed(batch, role), fingerprint=self.fingerprint())
+
+    def fingerprint(self) -> str:
+        """Returns 16 hex digits over name, parameters and weights; worked out once, so ask when the model is ready."""
+        if self._fingerprint is None:
+            self._fingerprint = _fingerprint(self)
+        return self._fingerprint
 
     def task_scores(self, batch: Batch) -> dict[str, Tensor]:
         """Returns what the model is trained for, as name → (sum, count) over the batch; `{}` if there is no such task.
@@ -110,3 +128,13 @@ class Reranker(_SelfDescribing):
     def __call__(self, *args: Any, **kwargs: Any) -> Ranking:
         """Calls `rerank`."""
         return self.rerank(*args, **kwargs)
+
+
+def _fingerprint(model: Embedder) -> str:
+    described = model.registered or {"name": type(model).__name__, "parameters": {}}
+    parameters = {key: value for key, value in described["parameters"].items() if key not in model.on_reload}
+    digest = hashlib.sha256(json.dumps([described["name"], parameters], sort_keys=True, default=str).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

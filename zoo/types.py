@@ -4,6 +4,7 @@ Letters used in every shape of the zoo:
 
 - B items in a batch, Q queries, N gallery items, K items of a shortlist, L anchors
 - D descriptor dimension, C channels or classes, H and W height and width of a map, R regions of an image
+- V corners of an outline
 - O objects of a scene, A attributes of an object, E edges of a scene graph, P pairs of objects
 - S questions about an image, T components of a question vector or words of a question
 - G ground truths that are used side by side
@@ -51,6 +52,9 @@ class Batch(_Transferable):
     last word. `answers (B, S)` int64 class ids, -1 where the answer isn't known or an image has fewer questions.
     `question_types (B, S)` int64 positions in `question_type_names`, written "kind/type" or "kind". All four or none.
     `distances (G, B, B)` float: G ground truths, from the image of a row (as query) to that of a column, for training.
+    `original_size (B, 2)` int64: height and width in px of each picture as its file has it, turned upright and cut to
+    its box, before it was resized. `unreadable` lists the positions of files that could not be read, each with the
+    reason; they have no row in the tensors, and all rows may be missing. Only loaders that were asked to go on fill it.
     """
 
     index: Tensor
@@ -61,6 +65,8 @@ class Batch(_Transferable):
     question_type_names: tuple[str, ...] = ()
     vocabulary: str | None = None
     distances: Tensor | None = None
+    original_size: Tensor | None = None
+    unreadable: tuple[tuple[int, str], ...] = ()
 
     def __len__(self) -> int:
         """Returns B."""
@@ -71,9 +77,13 @@ class Batch(_Transferable):
 class Representation(_Transferable):
     """What a model knows of a batch of images; a model fills the fields that its `kinds` name, the others stay None.
 
-    `vector (B, D)`; `local_map (B, D, H, W)`; `regions (B, R, D)` with `region_mask (B, R)` bool (True = exists) and
-    `region_boxes (B, R, 4)` pixels x0, y0, x1, y1; `probability_map (B, C, H, W)` summing to 1 over C with
-    `drawn_mask (B, H, W)` bool (True = drawn by the user); `keypoints (B, K, 2)` pixels x, y.
+    `vector (B, D)`; `local_map (B, D, H, W)`; `regions (B, R, D)` with `region_mask (B, R)` bool (True = exists),
+    `region_boxes (B, R, 4)` pixels x0, y0, x1, y1 and `region_hulls (B, R, V, 2)` pixels x, y, the corners of convex
+    outlines, the last one repeated to V; a region that doesn't exist repeats region 0, the whole image.
+    `probability_map (B, C, H, W)` summing to 1 over C with `drawn_mask (B, H, W)` bool (True = drawn by the user);
+    `keypoints (B, K, 2)` pixels x, y with `keypoint_descriptors (B, K, D)` and `keypoint_mask (B, K)` bool (True =
+    exists). Pixels are those of the images that the model was given; features on disk and indexes hold pixels of the
+    upright original. `fingerprint` says which model, with which weights, made it, where that is known.
     """
 
     vector: Tensor | None = None
@@ -81,13 +91,29 @@ class Representation(_Transferable):
     regions: Tensor | None = None
     region_mask: Tensor | None = None
     region_boxes: Tensor | None = None
+    region_hulls: Tensor | None = None
     probability_map: Tensor | None = None
     drawn_mask: Tensor | None = None
     keypoints: Tensor | None = None
+    keypoint_descriptors: Tensor | None = None
+    keypoint_mask: Tensor | None = None
+    fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        """Returns B, 0 if no field is filled."""
+        return next((len(tensor) for tensor in self.filled().values()), 0)
+
+    def filled(self) -> dict[str, Tensor]:
+        """Returns the fields that hold tensors, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if hasattr(getattr(self, f.name), "device")}
+
+    def rows(self, index: Any) -> Representation:
+        """Returns the images at `index`, anything that indexes a tensor and keeps its first dimension."""
+        return self._map(lambda tensor: tensor[index])
 
     def require(self, kinds: Sequence[str], user: str) -> None:
         """Raises ValueError, naming both lists, when `user` needs a field that is not filled."""
-        filled = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        filled = list(self.filled())
         missing = [kind for kind in kinds if kind not in filled]
         if missing:
             raise ValueError(f"{user} needs the representation fields {list(kinds)}, the model fills {filled}")

@@ -1,12 +1,4 @@
-"""Contract tests for the zoo's own models and for plugin authors.
-
-A plugin's whole test may be:
-
-    from zoo.testing import check_model
-
-    def test_my_model(tmp_path):
-        check_model("acme_rank", tmp_path)
-"""
+"""The contract test of models, and of the keys of anything that is registered."""
 
 from __future__ import annotations
 
