@@ -14,7 +14,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from zoo.backbones import create_backbone
+from zoo.backbones import create_backbone, create_coder
 
 WEIGHTS = Path(os.environ.get("ZOO_DATA", Path(__file__).parents[2] / "shared" / "data")) / "weights"
 ROUNDING = {"rtol": 1e-3, "atol": 1e-4}  # sums in another order where channels lie last in memory
@@ -191,3 +191,49 @@ def test_without_a_network_the_alternatives_are_named(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
     with pytest.raises(ValueError, match=r"can't be downloaded \(.*not known.*\); name a .safetensors .* or random"):
         create_backbone("torchvision/squeezenet1_1", "hub")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("torchvision/mobilenet_v3_small", "classifier.0"),  # behind it an activation that writes into its output
+        ("torchvision/squeezenet1_1", "classifier"),
+        ("test_resnet", "fc"),
+    ],
+)
+def test_a_coder_gives_the_output_of_a_layer_at_the_networks_own_size(name, layer, tmp_path):
+    torch.manual_seed(0)
+    of_timm = name == "test_resnet"
+    whole = timm.create_model(name) if of_timm else torchvision.models.get_model(name.removeprefix("torchvision/"))
+    torch.save(whole.eval().state_dict(), tmp_path / "whole.pth")
+    coder = create_coder(name, str(tmp_path / "whole.pth"), layer)
+    images = torch.rand(2, 3, coder.size, coder.size)
+    images = normalised(images, coder.mean.flatten(), coder.std.flatten())
+    if layer == "classifier.0":
+        codes = whole.classifier[0](whole.avgpool(whole.features(images)).flatten(1))
+    else:
+        codes = whole(images)
+    torch.testing.assert_close(coder(images * coder.std + coder.mean), codes, **ROUNDING)
+    assert codes.shape[1] == coder.channels
+    assert coder.size == (160 if of_timm else 224)
+    assert coder(torch.rand(3, 3, 5, 300)).shape == (3, coder.channels)
+
+
+def test_a_coder_needs_a_layer_that_gives_a_vector_and_all_weights(tmp_path):
+    with pytest.raises(ValueError, match=r"a module of test_resnet, the last being 'fc', got 'fcc'. Did you mean 'fc'"):
+        create_coder("test_resnet", None, "fcc")
+    with pytest.raises(ValueError, match=r"layer must give a vector an image, 'layer1' of test_resnet gives \(\d+, "):
+        create_coder("test_resnet", None, "layer1")
+    state = {key: value for key, value in timm.create_model("test_resnet").state_dict().items() if "fc" not in key}
+    save_file(state, tmp_path / "features.safetensors")
+    with pytest.raises(ValueError, match=r"tensors 2 missing \(fc.weight, fc.bias\)"):
+        create_coder("test_resnet", str(tmp_path / "features.safetensors"), "fc")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "smallest"), [("mobilenetv2_100", 32), ("inception_v3", 128)])
+def test_images_from_the_smallest_side_on_have_a_map(name, smallest):
+    backbone = create_backbone(name, None)
+    assert backbone.smallest == smallest
+    assert min(backbone(torch.rand(1, 3, smallest, 2 * smallest)).shape) >= 1

@@ -1,4 +1,7 @@
-"""Networks of timm and torchvision as feature maps, with their weights and the normalisation they were trained with.
+"""Networks of timm and torchvision with their weights and the normalisation they were trained with.
+
+As feature maps, of images of any size (`create_backbone`), or up to a layer behind them, of the network's own size
+(`create_coder`).
 
 Models that have one call their keys `backbone` and `backbone_weights`; the errors here name these.
 """
@@ -8,10 +11,12 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 if TYPE_CHECKING:
@@ -23,7 +28,7 @@ TORCHVISION = "torchvision/"
 
 log = logging.getLogger("zoo")
 
-_PROBE = 128  # px; large enough for every network's smallest map
+_PROBES = (32, 64, 128)  # px; the last is large enough for every network's smallest map
 _CHOICES = "name a .safetensors or .pth file, or say hub (download them) or random"
 
 
@@ -31,7 +36,8 @@ class Backbone(nn.Module):
     """A network up to its last feature map, which normalises its own input.
 
     `network` holds the layers under the names that timm or torchvision give them; `mean` and `std` (RGB, for images in
-    [0, 1]) are saved with them. `channels` is C. Raises ValueError if what the network ends in is no feature map.
+    [0, 1]) are saved with them. `channels` is C; `smallest` is a side in px from which the network has a map. Raises
+    ValueError if what the network ends in is no feature map.
     """
 
     def __init__(self, name: str, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -41,8 +47,7 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
         self.eval()
-        with torch.no_grad():
-            shape = self._features(torch.zeros(1, 3, _PROBE, _PROBE)).shape
+        self.smallest, shape = self._probed()
         if len(shape) != 4:
             raise ValueError(f"backbone must end in a feature map (B, C, H, W), {name} gives {tuple(shape)}")
         # Some of timm's networks give (B, H, W, C), and don't all say so.
@@ -55,16 +60,71 @@ class Backbone(nn.Module):
         maps = self._features(normalised.contiguous(memory_format=torch.channels_last))
         return maps.permute(0, 3, 1, 2).contiguous() if self._channels_last else maps
 
+    @torch.no_grad()
+    def _probed(self) -> tuple[int, torch.Size]:
+        *smaller, largest = _PROBES
+        for side in smaller:
+            with suppress(RuntimeError):  # nothing is left of the image before the last layer
+                return side, self._features(torch.zeros(1, 3, side, side)).shape
+        return largest, self._features(torch.zeros(1, 3, largest, largest)).shape
+
     def _features(self, images: Tensor) -> Tensor:
         return getattr(self.network, "forward_features", self.network)(images)
 
 
+class Coder(nn.Module):
+    """A whole network that is asked for the output of one of its layers, and normalises its own input.
+
+    `layer` is the name of a module of `network`; `size` the side in px of the images it was trained on, to which all
+    are resized, whatever their aspect. `channels` is D. Raises ValueError for a layer that the network doesn't have, or
+    whose output isn't a vector.
+    """
+
+    def __init__(self, name: str, parts: _Parts, layer: str) -> None:
+        super().__init__()
+        known = [module for module, _ in parts.network.named_modules() if module]
+        if layer not in known:
+            near = difflib.get_close_matches(str(layer), known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"layer must be a module of {name}, the last being {known[-1]!r}, got {layer!r}.{hint}")
+        self.network, self.layer, self.size = parts.network, layer, parts.size
+        self.register_buffer("mean", torch.tensor(parts.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(parts.std)[:, None, None])
+        self.eval()
+        with torch.no_grad():
+            shape = self._output(torch.zeros(1, 3, self.size, self.size)).shape
+        if shape[1:].numel() != shape[1]:
+            raise ValueError(f"layer must give a vector an image, {layer!r} of {name} gives {tuple(shape[1:])}")
+        self.channels = shape[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns (B, D) of `images` (B, 3, H, W) in [0, 1]."""
+        size = (self.size, self.size)
+        if images.shape[2:] != size:
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return self._output((images - self.mean) / self.std).flatten(1)
+
+    def _output(self, images: Tensor) -> Tensor:
+        seen = []
+        # A copy, since the next layer may write into it: ReLUs of torchvision do.
+        keep = lambda module, inputs, output: seen.append(output.clone())  # noqa: E731
+        handle = self.network.get_submodule(self.layer).register_forward_hook(keep)
+        try:
+            self.network(images)
+        finally:
+            handle.remove()
+        return seen[0]
+
+
 class _Parts(NamedTuple):
-    """`classifier` lists the prefixes of tensors that a file may hold and the feature map doesn't need."""
+    """`size` is the side in px of the images that the network was trained on; `classifier` lists the prefixes of
+    tensors that a file may hold and the network doesn't need.
+    """
 
     network: nn.Module
     mean: Sequence[float]
     std: Sequence[float]
+    size: int
     classifier: tuple[str, ...]
     download: Callable[[], dict[str, Tensor]]
 
@@ -81,61 +141,90 @@ def create_backbone(name: str, weights: str | None) -> Backbone:
         ValueError: the name is unknown or has no feature map of images of any size; the weights can't be had, can't be
             read without executing code, or don't fit.
     """
-    name = str(name)
-    parts = _torchvision(name.removeprefix(TORCHVISION)) if name.startswith(TORCHVISION) else _timm(name)
+    parts = _parts(str(name), whole=False)
     backbone = Backbone(name, parts.network, parts.mean, parts.std)
+    _start(parts, name, weights)
+    return backbone
+
+
+def create_coder(name: str, weights: str | None, layer: str) -> Coder:
+    """Builds a network that turns images into the output of `layer`, in evaluation mode.
+
+    Args:
+        name: as in `create_backbone`; networks for one size of images are welcome.
+        weights: as in `create_backbone`; the classifier's must be among them.
+        layer: the name of a module whose output is a vector, such as ``classifier.3`` of ``torchvision/vgg16``.
+
+    Raises:
+        ValueError: as `create_backbone`; the layer isn't the network's, or gives no vector.
+    """
+    parts = _parts(str(name), whole=True)
+    coder = Coder(name, parts, layer)
+    _start(parts, name, weights)
+    return coder
+
+
+def _parts(name: str, whole: bool) -> _Parts:
+    """Takes a network apart; `whole` keeps its classifier."""
+    return _torchvision(name.removeprefix(TORCHVISION), whole) if name.startswith(TORCHVISION) else _timm(name, whole)
+
+
+def _start(parts: _Parts, name: str, weights: str | None) -> None:
     if weights == "random":
         log.warning("backbone_weights=random: %s has learnt nothing", name)
     elif weights is not None:
         _fill(parts, name, weights)
-    return backbone
 
 
-def _timm(name: str) -> _Parts:
+def _timm(name: str, whole: bool) -> _Parts:
     import timm
     from timm.data import resolve_model_data_config
 
     if not timm.is_model(name):
         raise ValueError(_unknown(name, timm.list_models(), "a model of timm"))
+    without = {} if whole else {"num_classes": 0}
     try:
-        network = timm.create_model(name, num_classes=0)
+        network = timm.create_model(name, **without)
     except RuntimeError as error:  # a tag of weights that the network doesn't have
         raise ValueError(f"backbone {name!r}: {error}") from error
-    if network.pretrained_cfg.get("fixed_input_size"):
+    if network.pretrained_cfg.get("fixed_input_size") and not whole:
         size = "×".join(map(str, network.pretrained_cfg["input_size"][1:]))
         raise ValueError(f"backbone must take images of any size, {name} takes {size} px only")
-    classifier = network.pretrained_cfg.get("classifier") or ()
+    classifier = () if whole else network.pretrained_cfg.get("classifier") or ()
     config = resolve_model_data_config(network)
     return _Parts(
         network,
         config["mean"],
         config["std"],
+        config["input_size"][-1],
         (classifier,) if isinstance(classifier, str) else tuple(classifier),
-        lambda: timm.create_model(name, pretrained=True, num_classes=0).state_dict(),
+        lambda: timm.create_model(name, pretrained=True, **without).state_dict(),
     )
 
 
-def _torchvision(name: str) -> _Parts:
+def _torchvision(name: str, whole: bool) -> _Parts:
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
         raise ValueError(_unknown(TORCHVISION + name, [TORCHVISION + each for each in known], "one of torchvision"))
     published = models.get_model_weights(name).DEFAULT
-    whole = models.get_model(name, weights=None)
-    children = dict(whole.named_children())
-    if "features" in children:
+    network = models.get_model(name, weights=None)
+    children = dict(network.named_children())
+    if whole:
+        kept = list(children)
+    elif "features" in children:
         kept = ["features"]
-    elif isinstance(whole, models.ResNet | models.RegNet):
+    elif isinstance(network, models.ResNet | models.RegNet):
         kept = list(children)[: list(children).index("avgpool")]
     else:
         raise ValueError(f"backbone must end in a feature map, {TORCHVISION}{name} has none; timm may have the network")
-    network = nn.Sequential(OrderedDict((child, children[child]) for child in kept))
     preprocessing = published.transforms()
     return _Parts(
-        network,
+        network if whole else nn.Sequential(OrderedDict((child, children[child]) for child in kept)),
         preprocessing.mean,
         preprocessing.std,
+        preprocessing.crop_size[0],
         tuple(child for child in children if child not in kept),
         lambda: published.get_state_dict(progress=False, check_hash=True, weights_only=True),
     )

@@ -31,6 +31,7 @@ def load_model(source: str, weights: str | None = None, **parameters: Any) -> An
         raise UsageError(f"weights '{path}' were written by {described['origin']}: {error}") from error
     fill(model, state, path)
     model.registered["parameters"].update({key: described["parameters"][key] for key in on_reload})
+    model.registered.update({key: described[key] for key in ("fitted_on",) if key in described})
     return model.eval()
 
 

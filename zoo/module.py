@@ -13,7 +13,7 @@ import torch
 from zoo.types import CHECKPOINT_KEY, Batch, Ranking, Representation, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 class _SelfDescribing(lightning.LightningModule):
     """Writes registry name and plain hyper-parameters into its checkpoints, so that the file alone rebuilds it.
 
-    `registered` is set by `zoo.create`: {"kind", "name", "origin", "parameters"}. `trained` is False where `zoo train`
-    has nothing to do. `on_reload` holds the parameters that only say where starting weights are read from, each with
-    the value that reads none: a model rebuilt from its own file must not need another. `optional_weights`
-    are prefixes of weights that not every model of the class has: where a file holds them and the model has no use for
-    them, they are left out; where `zoo train weights=…` doesn't find them, they start anew.
+    `registered` is set by `zoo.create`: {"kind", "name", "origin", "parameters"}, and where statistics were fitted by
+    `zoo train`, "fitted_on". `trained` is False where there is nothing to train by gradient; `fitted_with` then says
+    which parameters give an embedder statistics to fit, if not all do. `on_reload` holds the parameters that only say
+    where starting weights are read from, each with the value that reads none: a model rebuilt from its own file must
+    not need another. `optional_weights` are prefixes of weights that not every model of the class has: where a file
+    holds them and the model has no use for them, they are left out; where `zoo train weights=…` doesn't find them, they
+    start anew.
     """
 
     registered: dict[str, Any] | None = None
     trained: ClassVar[bool] = True
+    fitted_with: ClassVar[str] = ""
     on_reload: ClassVar[Mapping[str, Any]] = {}
     optional_weights: ClassVar[tuple[str, ...]] = ()
 
@@ -56,7 +59,7 @@ class Embedder(_SelfDescribing):
     monitor: ClassVar[str] = "val/spearman"
     monitor_mode: ClassVar[str] = "max"
     tiny: ClassVar[Mapping[str, Any]] = {}
-    _fingerprint: str | None = None
+    _fingerprint: tuple[Any, str] | None = None
 
     def embed(self, batch: Batch, role: Role = "gallery") -> Representation:
         """Returns the representation of a batch as a query or as gallery items."""
@@ -80,10 +83,31 @@ class Embedder(_SelfDescribing):
             return replace(self.embed(batch, role), fingerprint=self.fingerprint())
 
     def fingerprint(self) -> str:
-        """Returns 16 hex digits over name, parameters and weights; worked out once, so ask when the model is ready."""
-        if self._fingerprint is None:
-            self._fingerprint = _fingerprint(self)
-        return self._fingerprint
+        """Returns 16 hex digits over name, parameters and weights; worked out again where weights have changed."""
+        stamp = _stamp(self)
+        if self._fingerprint is None or self._fingerprint[0] != stamp:
+            self._fingerprint = (stamp, _fingerprint(self))
+        return self._fingerprint[1]
+
+    @property
+    def needs_fitting(self) -> bool:
+        """Tells whether, with these parameters, the model has statistics that `fit_statistics` must fit, or has fitted.
+
+        Until then `embed` raises RuntimeError.
+        """
+        return False
+
+    def check_fitting(self, images: int, labels: Sequence[Any] | None) -> None:
+        """Raises ValueError where statistics can't be fitted on so many images, or not without labels; asked first."""
+
+    def fit_statistics(self, batches: Iterable[Batch], labels: Sequence[Any] | None) -> None:
+        """Fits what isn't trained by gradient: PCA, whitening, k-means. It is kept in buffers and saved with the model.
+
+        `batches` may be gone through more than once, and some may be empty; `labels` says of each position of
+        `Batch.index` what its image shows. Called on one process alone. Raises ValueError for images or labels that
+        don't suffice.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing to fit")
 
     def task_scores(self, batch: Batch) -> dict[str, Tensor]:
         """Returns what the model is trained for, as name → (sum, count) over the batch; `{}` if there is no such task.
@@ -128,6 +152,17 @@ class Reranker(_SelfDescribing):
     def __call__(self, *args: Any, **kwargs: Any) -> Ranking:
         """Calls `rerank`."""
         return self.rerank(*args, **kwargs)
+
+
+def _stamp(model: Embedder) -> Any:
+    """Returns what changes whenever a weight does: which memory it lies in, and how often that was written to.
+
+    Tensors made in inference mode don't count how often; their stamp equals no other.
+    """
+    return tuple(
+        (name, value.data_ptr(), object() if value.is_inference() else value._version)
+        for name, value in model.state_dict().items()
+    )
 
 
 def _fingerprint(model: Embedder) -> str:

@@ -121,7 +121,7 @@ def pictures(tmp_path):
     for number, name in enumerate(names):
         colours = np.full((60, 90, 3), 40 * number, np.uint8)
         Image.fromarray(colours).save(tmp_path / f"elsewhere/images/{name}.png")
-    data = {"_target_": "zoo.create", "_convert_": "all", "kind": "data", "name": "images", "root": "images"}
+    data = {"_target_": "zoo.create", "_convert_": "all", "kind": "data", "name": "folder", "root": "images"}
     for folder, metrics in (("a", A), ("b", B)):
         lists = [
             ranked(number, f"q{number}", [(name, 0.5, "relevant", None) for name in names], image=names[number])

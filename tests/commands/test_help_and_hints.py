@@ -151,7 +151,8 @@ def test_a_reader_that_leaves_early_is_no_error(line):
 
 def test_info_shows_every_key_with_default_and_meaning(command):
     shown = command("zoo", "info", "oxford").stdout
-    assert shown.startswith("benchmark oxford  [spatial-zoo ")
+    assert shown.startswith("data oxford  [spatial-zoo ")
+    assert "\nbenchmark oxford  [spatial-zoo " in shown
     assert "  benchmark.incomplete: refuse  # listed images that the gallery lacks: refuse | restrict" in shown
     assert "  metrics.ndcg.k: " in command("zoo-info", "metrics", "ndcg").stdout
     for words, message in (
@@ -169,8 +170,8 @@ def test_a_value_that_needs_quotes_is_shown_with_them(command):
 
 
 def test_a_refused_run_leaves_no_folder(command, tmp_path):
-    command("zoo", "score", "predictions=x.npz", "benchmark=revisited", code=2)
-    command("zoo", "eval", "benchmark=instances", "data=images", "data.root=nowhere", code=2)
+    command("zoo", "score", "predictions=x.npz", "benchmark=lists", code=2)
+    command("zoo", "eval", "benchmark=instances", "data=folder", "data.root=nowhere", code=2)
     assert not list(tmp_path.rglob(".hydra"))
     (tmp_path / "kept" / ".hydra").mkdir(parents=True)
     (tmp_path / "kept" / ".hydra" / "mine.txt").touch()

@@ -263,7 +263,7 @@ def test_predictions_must_cover_the_protocol(tmp_path):
 @pytest.mark.parametrize(
     ("name", "argument", "value"),
     [("lists", "k", [0]), ("lists", "k", [5, 5]), ("lists", "k", []), ("oxford", "incomplete", "ignore"),
-     ("lists", "k", 5), ("oxford", "ground_truth", None), ("oxford", "kept", -1), ("oxford", "sheet_queries", -1),
+     ("lists", "k", 5), ("oxford", "ground_truth", ""), ("oxford", "kept", -1), ("oxford", "sheet_queries", -1),
      ("graded", "gain", "square"), ("revisited", "settings", ["simple"]), ("instances", "similarity", "jaccard")],
 )  # fmt: skip
 def test_wrong_argument_is_named(name, argument, value):

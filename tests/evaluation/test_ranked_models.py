@@ -64,7 +64,7 @@ def run(folder, data, benchmark, devices=1):
 
 
 def folder_data(root, **changed):
-    return zoo.create("data", "images", root=str(root), names="stem", image_size=12, batch_size=4, **changed)
+    return zoo.create("data", "folder", root=str(root), names="stem", image_size=12, batch_size=4, **changed)
 
 
 def mean_colours(paths):
@@ -143,7 +143,7 @@ def test_positions_are_named_by_the_folders(tmp_path):
 
 def test_data_without_names_and_missing_images_are_refused(pictures, tmp_path):
     benchmark = zoo.create("benchmark", "instances")
-    with pytest.raises(ValueError, match="choose data=images, got data of type SortOfClevr"):
+    with pytest.raises(ValueError, match="choose data=folder, got data of type SortOfClevr"):
         benchmark.open(zoo.create("data", "sort_of_clevr", root=str(tmp_path)))
     (tmp_path / "gnd.json").write_text(json.dumps({"nobody": ["00"], "01": ["02"]}))
     benchmark = zoo.create("benchmark", "lists", ground_truth=str(tmp_path / "gnd.json"))

@@ -33,7 +33,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def model(file):
-    return zoo.create_model("global_descriptor", backbone="test_resnet", backbone_weights=str(file))
+    return zoo.create_model("global_descriptor", backbone="test_resnet", backbone_weights=str(file), pooling="rmac")
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def test_the_descriptor_is_the_unit_vector_of_the_pooled_map(model, batch):
 
 
 def test_levels_reach_the_pooling(model, batch, file):
-    other = zoo.create_model("global_descriptor", backbone="test_resnet", backbone_weights=str(file), levels=1)
+    parameters = {"backbone": "test_resnet", "backbone_weights": str(file), "pooling": "rmac", "levels": 1}
+    other = zoo.create_model("global_descriptor", **parameters)
     assert not torch.allclose(other.embed(batch).vector, model.embed(batch).vector)
 
 
@@ -92,7 +93,12 @@ def test_pieces_of_a_batch_make_the_whole(model, batch, monkeypatch):
 
 @pytest.mark.parametrize(
     ("shape", "size", "expected"),
-    [((240, 320), 120, (120, 160)), ((320, 240), 224, (299, 224)), ((75, 75), 150, (150, 150))],
+    [
+        ((240, 320), 120, (120, 160)),
+        ((320, 240), 224, (299, 224)),
+        ((75, 75), 150, (150, 150)),
+        ((2, 400), 8, (8, 128)),
+    ],
 )
 def test_images_are_resized_by_their_shorter_side(shape, size, expected):
     images = torch.rand(2, 3, *shape)
@@ -104,7 +110,8 @@ def test_images_are_resized_by_their_shorter_side(shape, size, expected):
 
 
 def test_the_size_reaches_the_network(model, batch, file):
-    half = zoo.create_model("global_descriptor", backbone="test_resnet", backbone_weights=str(file), image_size=48)
+    parameters = {"backbone": "test_resnet", "backbone_weights": str(file), "pooling": "rmac", "image_size": 48}
+    half = zoo.create_model("global_descriptor", **parameters)
     small = replace(batch, images=resize_shorter(batch.images, 48))
     torch.testing.assert_close(half.embed(batch).vector, model.embed(small).vector)
 
@@ -131,9 +138,16 @@ def test_its_own_file_alone_rebuilds_it(model, batch, file, tmp_path, suffix, ca
 
 def test_wrong_values_are_named():
     for key, value, said in (
-        ("pooling", "gemm", "pooling must be one of rmac, got 'gemm'"),
+        ("pooling", "gemm", "pooling must be one of mac, spoc, gem, rmac, .*, neural_codes, got 'gemm'"),
         ("levels", 0, "levels must be a whole number of at least 1, got 0"),
         ("image_size", 3.5, "image_size must be a whole number of at least 1, got 3.5"),
+        ("clusters", 1, "clusters must be a whole number of at least 2, got 1"),
+        ("p", 0, "p must be a number above 0, got 0"),
+        ("scales", [1, 0], r"scales must be a list of numbers above 0, got \[1, 0\]"),
+        ("scales", 0.5, "scales must be a list of numbers above 0, got 0.5"),
+        ("whitening", "pcaw", "whitening must be one of pca, pca_whiten, learned or null, got 'pcaw'"),
+        ("dimension", 8, "dimension=8 needs a whitening: pca, pca_whiten, learned"),
+        ("shrinkage", 2.0, r"shrinkage must lie in 0 … 1, got 2.0"),
     ):
         with pytest.raises(ValueError, match=said):
             zoo.create_model("global_descriptor", **{**GlobalDescriptor.tiny, key: value})
@@ -157,11 +171,14 @@ def test_published_weights_find_a_shifted_view_of_a_photo(monkeypatch):
 
 
 def test_training_it_is_refused_in_one_line(command):
-    done = command("zoo", "train", "model=global_descriptor", code=2)
-    said = [line for line in done.stderr.splitlines() if line]
-    assert said == [
-        "zoo: model 'global_descriptor' has nothing to train; evaluate it as it is: zoo eval model=global_descriptor …"
-    ]
+    tiny = ["model.backbone=test_resnet", "model.backbone_weights=random"]
+    done = command("zoo", "train", "model=global_descriptor", *tiny, code=2)
+    assert done.stderr.splitlines()[-1] == (
+        "zoo: model 'global_descriptor' has nothing to train: statistics are fitted with model.whitening=pca | "
+        "pca_whiten | learned, or model.pooling=netvlad; otherwise evaluate it as it is: zoo eval "
+        "model=global_descriptor …"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_missing_and_unreachable_weights_end_in_one_line(command, tmp_path):
@@ -179,7 +196,7 @@ def test_evaluation_prints_its_row_and_no_warning_of_missing_training(command, f
     words = ["model.backbone=test_resnet", f"model.backbone_weights={file}", "data=sort_of_clevr"]
     sizes = ["data.gallery_size=40", "data.train_size=8", "benchmark.queries=10"]
     done = command("zoo", "eval", "model=global_descriptor", *words, *sizes)
-    assert "R-MAC" in done.stdout
+    assert "GeM" in done.stdout
     assert "untrained" not in done.stdout + done.stderr
 
 

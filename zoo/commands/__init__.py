@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 VERBS = {
     "train": "train a model on a data set",
     "eval": "evaluate a trained model on a benchmark",
+    "embed": "write what a model knows of a folder of images",
+    "index": "make features searchable",
+    "search": "find the images of an index that are nearest to a picture",
     "score": "judge a file of ranked lists or scores by a benchmark",
     "compare": "put runs of one protocol into a table, with p-values",
     "report": "write runs and their ranked results as one HTML page",
@@ -36,6 +39,7 @@ usage: zoo VERB [overrides]
 
 Each verb explains itself:   zoo train --help
 A first run:                 zoo train experiment=demo
+One's own photos:            zoo embed photos/ && zoo index && zoo search photo.jpg
 What can be set about a name: zoo info oxford
 Another hyper-parameter:     zoo train model=two_stage_rn model.aggregation=avg
 Several runs:                zoo train -m model.aggregation=max,avg

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
+def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None = None) -> None:
     """Composes `conf/<config_name>.yaml` with the command line and calls `task` on it (once per job of a multirun).
 
+    `files` is the key that plain arguments before the overrides are the value of, None where there can't be any.
     An unknown name, key or an ill-formed override prints the nearest name and exits with 2, as does a UsageError raised
     by the task. Any other error inside the task keeps its whole traceback.
     """
@@ -34,7 +36,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logging.raiseExceptions = False  # a log line that nobody reads any more isn't worth a traceback each
     config.register_plugin_configs()
-    sys.argv[1:] = _flags_first(sys.argv[1:])
+    sys.argv[1:] = _flags_first(_files_as_override(sys.argv[1:], files))
     started = []
 
     def job(cfg: DictConfig) -> Any:
@@ -75,6 +77,32 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _files_as_override(arguments: list[str], key: str | None) -> list[str]:
+    """Turns the plain arguments at the beginning into one override, quoted: Hydra's grammar refuses most file names."""
+    count = 0
+    while key and count < len(arguments) and _is_plain(arguments[count]):
+        count += 1
+    for before, late in zip(arguments[count:], arguments[count + 1 :], strict=False):
+        if key and not before.startswith("-") and _is_plain(late) and Path(late).exists():
+            _stop(f"'{late}' stands behind '{before}': files and folders come before everything else")
+    if not count:
+        return arguments
+    names = [quoted(name) for name in arguments[:count]]
+    return [f"{key}={names[0] if count == 1 else '[' + ','.join(names) + ']'}", *arguments[count:]]
+
+
+def _is_plain(argument: str) -> bool:
+    """Tells a file from an override or a flag; `a=b.jpg` is a file where one of that name exists."""
+    return not argument.startswith(("-", "+", "~")) and ("=" not in argument or Path(argument).exists())
+
+
+def quoted(text: str) -> str:
+    """Returns a text as a value of an override, whatever it holds."""
+    # A backslash counts only before a quote; OmegaConf would replace what looks like an interpolation.
+    text = re.sub(r"(\\*)(\"|$)", r"\1\1\2", text.replace("${", "\\${"))
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def _flags_first(arguments: list[str]) -> list[str]:

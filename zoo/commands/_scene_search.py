@@ -111,7 +111,7 @@ def _pictures(folder: Path) -> Callable[[str], np.ndarray | None]:
     """Opens a folder; what it returns gives the picture of a scene as (H, W, 3) uint8, None where there is none."""
     from zoo.config import create
 
-    data = create("data", "images", root=str(folder))  # its rules of names and formats, and nothing outside the folder
+    data = create("data", "folder", root=str(folder))  # its rules of names and formats, and nothing outside the folder
     try:
         data.setup()
     except ValueError as error:

@@ -74,7 +74,7 @@ def new_model(cfg: DictConfig) -> Any:
     if cfg.weights is not None:
         _, state = checkpoints.read(_weights_file(cfg))
         checkpoints.fill(model, state, cfg.weights, start=True)
-    elif cfg.ckpt_path is None and not all(parameter.requires_grad for parameter in model.parameters()):
+    elif cfg.ckpt_path is None and model.trained and not all(each.requires_grad for each in model.parameters()):
         log.warning("weights is null: the part of the model that isn't trained keeps its random weights")
     return _compiled(cfg, model)
 
@@ -88,6 +88,8 @@ def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
         raise UsageError(f"weights='{cfg.weights}' and ckpt_path='{cfg.ckpt_path}' are both given; name one")
     if not (cfg.weights or cfg.ckpt_path):
         model = build(cfg.model).eval()
+        if model.needs_fitting:
+            raise UsageError(unfitted(cfg.model.name))
         if model.trained:
             log.warning("neither weights nor ckpt_path is given: the model is evaluated untrained")
         return _compiled(cfg, model), None
@@ -95,6 +97,14 @@ def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
         raise UsageError(f"ckpt_path must name a .ckpt or .safetensors file, got '{cfg.ckpt_path}'")
     path = cfg.ckpt_path or str(_weights_file(cfg))
     return _compiled(cfg, checkpoints.load_model(path, **_typed_parameters())), path
+
+
+def unfitted(name: str) -> str:
+    """Returns what to do about a model whose statistics nothing has fitted."""
+    return (
+        f"model '{name}' has statistics that must be fitted on images first: zoo train model={name} … data=folder "
+        "data.root=FOLDER; then name the file that it wrote: weights=….safetensors"
+    )
 
 
 def _weights_file(cfg: DictConfig) -> Path:
@@ -144,6 +154,8 @@ def _companion(cfg: DictConfig, entry: DictConfig) -> Companion:
         model = (make or partial(config.create, "model", entry.name))(**parameters).eval()
     except ValueError as error:
         raise UsageError(f"beside '{entry.label}': {error}; beside=none leaves it out") from error
+    if model.needs_fitting and make is None:
+        raise UsageError(f"beside '{entry.label}': {unfitted(entry.name)}")
     node = cfg.data.copy()
     for key, value in (entry.get("data") or {}).items():
         if key not in node:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app, report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from omegaconf import DictConfig
 
 
@@ -29,9 +32,10 @@ def evaluate(cfg: DictConfig) -> float | None:
     trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
     data, companions = _setup.build(cfg.data), _setup.companions(cfg)
     benchmark = _setup.opened_benchmark(cfg, data)
+    search = searching(cfg, model, benchmark)
     run_dir = _setup.made_folder(cfg)
     try:
-        about = _setup.about(cfg, model, source, companions)
+        about = {**_setup.about(cfg, model, source, companions), "search": search}
         metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, about, companions)
     except SIGTERMException:  # a SystemExit with code 0, as if all had been done
         sys.exit(143)
@@ -48,6 +52,36 @@ def evaluate(cfg: DictConfig) -> float | None:
                 _setup.log.warning("report.html: %s", problem)
         _setup.log.info("written: %s", run_dir)
     return next(iter(metrics.values()), None)
+
+
+def searching(cfg: DictConfig, model: Any, benchmark: Any) -> dict[str, Any] | None:
+    """Lets the benchmark search by the chosen index and re-rankers; returns what results.json says of them.
+
+    None where none is chosen. Raises UsageError where benchmark, model and search don't fit.
+    """
+    from zoo.commands import _setup
+
+    stages = {name: _setup.build(node) for name, node in (cfg.get("reranker") or {}).items() if node}
+    chosen = cfg.get("index")
+    if not (stages or chosen):
+        return None
+    from zoo.evaluation.searching import Searching
+
+    with _setup.usage_errors():
+        make = partial(_setup.build, chosen) if chosen else _exact_index(model, benchmark)
+        search = Searching(make, chosen.name if chosen else None, stages, cfg.shortlist)
+        search.check(model.kinds)
+        benchmark.search_with(search)
+    described = {name: stage.registered for name, stage in stages.items()}
+    return {"index": make().registered, "rerankers": described, "shortlist": cfg.shortlist}
+
+
+def _exact_index(model: Any, benchmark: Any) -> Callable[[], Any]:
+    """Returns what builds the index whose order is that of the descriptors themselves."""
+    from zoo import config
+
+    name = "regions" if "regions" in model.kinds else "flat"
+    return partial(config.create, "index", name, metric=getattr(benchmark, "similarity", "cosine"))
 
 
 if __name__ == "__main__":

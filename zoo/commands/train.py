@@ -25,19 +25,24 @@ def train(cfg: DictConfig) -> float | None:
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from zoo import checkpoints, training
-    from zoo.commands import _setup
+    from zoo.commands import _fitting, _setup
 
     run_dir = Path(cfg.paths.run_dir)
     # The folders beside a job of a multirun are the other jobs'.
     alone = HydraConfig.get().mode != RunMode.MULTIRUN
     resume = training.resume_path(cfg.ckpt_path, run_dir, beside=alone)
     _setup.prepare(cfg)
-    _refuse_untrained(cfg)
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
+    _refuse_untrained(cfg, model)
     with _setup.usage_errors():
         model.check_data(data)
+    if model.needs_fitting:
+        _fitting.open_data(model, data)
     # Their mistakes should not cost a training.
     tested = (_setup.opened_benchmark(cfg, data), _setup.companions(cfg)) if cfg.test else None
+    if not model.trained:
+        _only_fit(cfg, model, data, tested, run_dir)
+        return None
     trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=_setup.loggers(cfg))
     if resume:
         checkpoints.read(Path(resume))  # a damaged file is told before anything is written
@@ -51,50 +56,73 @@ def train(cfg: DictConfig) -> float | None:
         training.finish_loggers(trainer)
 
 
-def _refuse_untrained(cfg: DictConfig) -> None:
-    from zoo import registry
+def _refuse_untrained(cfg: DictConfig, model: Any) -> None:
+    from zoo.registry import UsageError
 
     name = cfg.model.name
-    if not registry.load("model", name).trained:
-        raise registry.UsageError(f"model '{name}' has nothing to train; evaluate it as it is: zoo eval model={name} …")
+    if model.trained:
+        return
+    if not model.needs_fitting:
+        fitted = f"statistics are fitted with {model.fitted_with}; otherwise " if model.fitted_with else ""
+        raise UsageError(f"model '{name}' has nothing to train: {fitted}evaluate it as it is: zoo eval model={name} …")
+    if cfg.ckpt_path is not None:
+        raise UsageError(f"ckpt_path={cfg.ckpt_path}: model '{name}' is fitted in one go, there is nothing to resume")
+
+
+def _only_fit(cfg: DictConfig, model: Any, data: Any, tested: tuple[Any, Any] | None, run_dir: Path) -> None:
+    """Fits the statistics of a model that isn't trained by gradient."""
+    from zoo.commands import _fitting, _setup
+
+    _setup.made_folder(cfg)
+    trainer = _setup.trainer(cfg, callbacks=[], logger=[])
+    path = _fitting.fit(cfg, model, data, trainer, run_dir, ("last", "best"))
+    if trainer.is_global_zero:
+        _setup.log.info("use it with: zoo embed FOLDER weights=%s, or zoo eval … weights=…", shlex.quote(str(path)))
+    if tested is not None:
+        _test(cfg, str(path), model, data, *tested, trainer, run_dir)
 
 
 def _conclude(
     cfg: DictConfig, model: Any, data: Any, tested: tuple[Any, Any] | None, trainer: Any, run_dir: Path
 ) -> float | None:
-    from zoo import training
+    from zoo import checkpoints, training
+    from zoo.commands import _fitting
 
-    best = trainer.checkpoint_callback
+    best, last = trainer.checkpoint_callback, run_dir / "checkpoints" / "last.ckpt"
+    path = (best.best_model_path if best else "") or (str(last) if last.is_file() else "")
+    if model.needs_fitting:
+        trained = checkpoints.load_model(path) if path else model
+        path = str(_fitting.fit(cfg, trained, data, trainer, run_dir, ("best",)))
     if trainer.is_global_zero:
-        _tell(cfg, best.best_model_path if best else "", run_dir / "checkpoints" / "last.ckpt")
+        _tell(cfg, path)
     if tested is not None:
-        _test(cfg, model, data, *tested, trainer, run_dir)
+        _test(cfg, path, model, data, *tested, trainer, run_dir)
     return training.best_score(best.best_model_path) if best and best.best_model_path else None
 
 
-def _tell(cfg: DictConfig, best: str, last: Path) -> None:
+def _tell(cfg: DictConfig, path: str) -> None:
     """Says where the checkpoint is and how it is evaluated on the data that it was trained with."""
     from hydra.core.hydra_config import HydraConfig
 
     from zoo.commands import _setup
 
-    path = best or (str(last) if last.is_file() else "")
     if path:
         typed = [word for word in HydraConfig.get().overrides.task if word.startswith(("experiment=", "data"))]
         words = [*typed, *(["weights=null"] if cfg.weights else []), f"ckpt_path={path}"]
-        _setup.log.info("%s checkpoint: %s", "best" if best else "last", path)
+        _setup.log.info("%s checkpoint: %s", Path(path).stem, path)
         _setup.log.info("evaluate it with: zoo eval %s", " ".join(map(shlex.quote, words)))
 
 
-def _test(cfg: DictConfig, model: Any, data: Any, benchmark: Any, companions: Any, trainer: Any, run_dir: Path) -> None:
+def _test(
+    cfg: DictConfig, path: str, model: Any, data: Any, benchmark: Any, companions: Any, trainer: Any, run_dir: Path
+) -> None:
     from zoo import checkpoints
     from zoo.commands import _setup
     from zoo.evaluation.runner import evaluate
 
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
-    if best:
-        model = checkpoints.load_model(best)
-    about = _setup.about(cfg, model, best or None, companions)
+    if path:
+        model = checkpoints.load_model(path)
+    about = _setup.about(cfg, model, path or None, companions)
     evaluate(model, data, benchmark, trainer, run_dir, about, companions)
 
 

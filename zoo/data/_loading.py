@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from lightning import LightningDataModule
 from PIL import Image
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
-from zoo.data._pictures import cut
+from zoo.data._pictures import Picture
 from zoo.types import Batch
 
 
@@ -42,6 +43,33 @@ class UnrepeatedSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.positions)
+
+
+class SameSizeBatches(Sampler[list[int]]):
+    """Gives rank r batches of at most `batch_size` positions, in each only positions of one size.
+
+    `sizes` says of each position what its batch must share. Sizes come in the order of their first position, positions
+    of a size in order; every position once over all ranks, and none gets more than one position above another.
+    """
+
+    def __init__(self, sizes: Sequence[Hashable], batch_size: int, rank: int = 0, world: int = 1) -> None:
+        groups: dict[Hashable, list[int]] = {}
+        for position, size in enumerate(sizes):
+            groups.setdefault(size, []).append(position)
+        grouped = [position for members in groups.values() for position in members]
+        share = [grouped[place] for place in UnrepeatedSampler(len(grouped), rank, world)]
+        self.batches = [
+            members[start : start + batch_size]
+            for _, same in groupby(share, key=lambda position: sizes[position])
+            for members in [list(same)]
+            for start in range(0, len(members), batch_size)
+        ]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 class Draw(int):
@@ -129,7 +157,7 @@ class SplitDataModule(LightningDataModule):
         Raises ValueError for a name that the split doesn't have.
         """
         picture = self.picture(split, self.position(split, name))
-        return picture if box is None else np.array(cut(Image.fromarray(picture), box, name))
+        return picture if box is None else _cut(picture, box, name)
 
     def position(self, split: str, name: str) -> int:
         """Returns where a name stands in a split; raises ValueError, with how many there are, if it isn't there."""
@@ -145,11 +173,13 @@ class SplitDataModule(LightningDataModule):
             raise ValueError(f"split must be one of {', '.join(self.splits)}, got {split!r}")
 
     def _loader(self, dataset: BatchDataset, sampler: Sampler[int], batch_size: int) -> DataLoader:
+        return self._load(dataset, sampler=sampler, batch_size=batch_size)
+
+    def _load(self, dataset: BatchDataset, **batches: Any) -> DataLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,
-            batch_size=batch_size,
-            sampler=sampler,
+            **batches,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=on_gpu,
@@ -182,6 +212,11 @@ def check_size(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     for side in sides:
         check_integer(name, side, 1)
     return sides[0], sides[1]
+
+
+def _cut(pixels: np.ndarray, box: Sequence[float], name: str) -> np.ndarray:
+    picture = Image.fromarray(pixels)
+    return np.array(Picture(picture, picture.size).cut(box, name))
 
 
 def _as_is(batch: Batch) -> Batch:

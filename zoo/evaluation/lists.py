@@ -12,7 +12,7 @@ from zoo.evaluation.rankings import RankedItem, RankedQuery
 from zoo.ops.distances import cosine_similarities, dot_products, l2_distances
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -38,17 +38,28 @@ def check_similarity(similarity: str) -> None:
 
 
 def from_vectors(queries: Tensor, gallery: Tensor, rows: Tensor, similarity: str) -> Iterator[Lists]:
-    """Yields the scores of the whole gallery (N, D) for the queries (Q, D) at `rows`, some at a time."""
+    """Yields the scores of the whole gallery (N, D) for the queries (Q, D) at `rows`, some at a time.
+
+    Where an image has several descriptors, (N, R, D) or (Q, R, D), its score is the best over all pairs of them.
+    """
     for role, vectors in (("query", queries), ("gallery", gallery)):
         if not vectors.isfinite().all():
             raise ValueError(f"descriptors must be finite, got others for {role} {_first_infinite(vectors)}")
-    for part in rows.split(max(1, _CELLS // max(1, len(gallery)))):
-        chosen = queries[part.to(queries.device)]
-        yield Lists(part, _SIMILARITY[similarity](chosen, gallery))
+    regions = [vectors if vectors.dim() == 3 else vectors[:, None] for vectors in (queries, gallery)]
+    cells = len(gallery) * regions[0].shape[1] * regions[1].shape[1]
+    for part in rows.split(max(1, _CELLS // max(1, cells))):
+        chosen = regions[0][part.to(queries.device)]
+        yield Lists(part, _best_pairs(chosen, regions[1], _SIMILARITY[similarity]))
+
+
+def _best_pairs(queries: Tensor, gallery: Tensor, similarity: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Returns (Q, N): the largest similarity between any of `queries (Q, R, D)` and any of `gallery (N, S, D)`."""
+    scores = similarity(queries.flatten(0, 1), gallery.flatten(0, 1))
+    return scores.view(*queries.shape[:2], *gallery.shape[:2]).amax(dim=(1, 3))
 
 
 def _first_infinite(vectors: Tensor) -> int:
-    return int((~vectors.isfinite()).any(dim=1).nonzero()[0])
+    return int((~vectors.isfinite()).flatten(1).any(dim=1).nonzero()[0])
 
 
 def from_predictions(

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from zoo.evaluation.rankings import RankedQuery, Rankings
 
 TILE, GAP, CAPTION, TITLE = 110, 12, 20, 24
+MORE = 15  # px of every caption line but the first
 FRAME = 4
+OUTLINE = 2
 TOP = 10
 FRAMES = {"relevant": (34, 139, 60), "irrelevant": (200, 40, 40), "junk": (140, 140, 140)}
 WORDS = {"relevant": "yes", "irrelevant": "no", "junk": "junk"}
@@ -24,12 +26,24 @@ INK, PAPER, LINE = (30, 30, 30), (250, 250, 250), (190, 190, 190)
 
 
 @dataclass(frozen=True)
+class Outline:
+    """Corners (x, y) in px of the picture that they are drawn on, and a colour (R, G, B)."""
+
+    corners: Sequence[tuple[float, float]]
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class Tile:
-    """A picture (H, W, 3) uint8, what stands below it, and the colour (R, G, B) of its frame, None for a thin line."""
+    """A picture (H, W, 3) uint8, the lines below it, what is drawn on it, and the colour (R, G, B) of its frame.
+
+    `frame` None is a thin line.
+    """
 
     picture: np.ndarray
     caption: str
     frame: tuple[int, int, int] | None = None
+    outlines: Sequence[Outline] = ()
 
 
 @dataclass(frozen=True)
@@ -40,33 +54,47 @@ class SheetRow:
     tiles: Sequence[Tile]
 
 
-def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
-    """Returns the rows below one another as one picture; tiles are scaled to a common height, shape kept."""
+def contact_sheet(rows: Sequence[SheetRow], side: int = TILE) -> Image.Image:
+    """Returns the rows below one another as one picture; tiles fit into `side` × `side` px, shape kept."""
     columns = max(len(row.tiles) for row in rows)
-    width = GAP + columns * (TILE + GAP)
-    height = len(rows) * (TITLE + TILE + CAPTION + GAP) + GAP
-    sheet = Image.new("RGB", (width, height), PAPER)
+    lines = max(tile.caption.count("\n") for row in rows for tile in row.tiles)
+    step = TITLE + side + CAPTION + lines * MORE + GAP
+    sheet = Image.new("RGB", (GAP + columns * (side + GAP), len(rows) * step + GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
-        top = GAP + number * (TITLE + TILE + CAPTION + GAP)
+        top = GAP + number * step
         pen.text((GAP, top), row.title, fill=INK, font=ImageFont.load_default(15))
         for column, tile in enumerate(row.tiles):
-            _draw(sheet, pen, (GAP + column * (TILE + GAP), top + TITLE), tile)
+            _draw(sheet, pen, (GAP + column * (side + GAP), top + TITLE), tile, side)
     return sheet
 
 
-def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], tile: Tile) -> None:
+def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], tile: Tile, side: int) -> None:
     image = Image.fromarray(tile.picture)
-    scale = TILE / max(image.size)
-    image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    left, top = at[0] + (TILE - image.width) // 2, at[1] + (TILE - image.height) // 2
+    scale = side / max(image.size)
+    image = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.LANCZOS)
+    for outline in tile.outlines:
+        _outline(image, [(x * scale, y * scale) for x, y in outline.corners], outline.colour)
+    left, top = at[0] + (side - image.width) // 2, at[1] + (side - image.height) // 2
     sheet.paste(image, (left, top))
     edge = FRAME if tile.frame else 1
     around = (left - edge, top - edge, left + image.width + edge - 1, top + image.height + edge - 1)
     pen.rectangle(around, outline=tile.frame or LINE, width=edge)
-    pen.text(
-        (at[0] + TILE // 2, at[1] + TILE + FRAME), tile.caption, fill=INK, anchor="ma", font=ImageFont.load_default(12)
-    )
+    below = (at[0] + side // 2, at[1] + side + FRAME)
+    pen.text(below, tile.caption, fill=INK, anchor="ma", align="center", font=ImageFont.load_default(12))
+
+
+def _outline(image: Image.Image, corners: list[tuple[float, float]], colour: tuple[int, int, int]) -> None:
+    """Draws a closed line with a dark rim, so that it is seen on any picture."""
+    held = [(_held(x, image.width), _held(y, image.height)) for x, y in corners]
+    pen = ImageDraw.Draw(image)
+    for ink, width in ((INK, OUTLINE + 2), (colour, OUTLINE)):
+        pen.line([*held, held[0]], fill=ink, width=width, joint="curve")
+
+
+def _held(value: float, size: int) -> float:
+    """Returns a position on the picture's border as one inside it, where a line is seen; others stay."""
+    return min(max(value, 1), size - 2) if -OUTLINE <= value <= size + OUTLINE else value
 
 
 def ranked_sheet(

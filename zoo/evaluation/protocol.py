@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.evaluation.collect import Collected
     from zoo.evaluation.rankings import Rankings
     from zoo.evaluation.report import Report
+    from zoo.evaluation.searching import Searching
     from zoo.types import Batch, Role
 
 
@@ -39,18 +40,24 @@ class Benchmark:
     """Queries, gallery, ground truth and metrics: one protocol.
 
     `name` is what messages and fingerprints call it; `roles` names the passes over images that it needs, in the order
-    of `loaders`; `notes`, once it is open, say what of the ground truth was left out.
+    of `loaders`; `notes`, once it is open, say what of the ground truth was left out; `search` is what `search_with`
+    took.
     """
 
     roles: ClassVar[tuple[Role, ...]] = ("gallery",)
     name: ClassVar[str]
     notes: Sequence[str] = ()
+    search: Searching | None = None
 
     def add_metrics(self, metrics: Sequence[Any]) -> None:
         """Takes metrics that a user wants beside the protocol's own; raises ValueError where they don't fit."""
         if metrics:
             labels = ", ".join(metric.label for metric in metrics)
             raise ValueError(f"metrics: this benchmark takes none beside its own, got {labels}")
+
+    def search_with(self, search: Searching) -> None:
+        """Takes an index and re-rankers whose result becomes the shown row; raises ValueError where none can be."""
+        raise ValueError(f"benchmark '{self.name}' compares descriptors, it can't use an index or a reranker")
 
     def open(self, data: Any) -> None:
         """Reads the ground truth, on every rank, before a model is run; ValueError or FileNotFoundError if it can't."""

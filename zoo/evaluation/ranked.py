@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zoo.evaluation.collect import Collected
     from zoo.evaluation.judge import Lists
     from zoo.evaluation.predictions import Predictions
+    from zoo.evaluation.searching import Searching
     from zoo.truth.relevance import GradedLists, RelevanceLists
     from zoo.types import Role
 
@@ -92,6 +93,10 @@ class RankedBenchmark(Benchmark):
         taken = {metric.label for metric in self.metrics()}
         self._extra = [metric for metric in metrics if metric.label not in taken]
 
+    def search_with(self, search: Searching) -> None:
+        """Takes an index and re-rankers, whose lists become the shown row."""
+        self.search = search
+
     def open(self, data: Any) -> None:
         """Reads the ground truth for a model to be evaluated on `data`."""
         self.open_source(Source.of_data(data, self.name))
@@ -106,7 +111,7 @@ class RankedBenchmark(Benchmark):
             source = source.named(truth.query_ids, listed or truth.gallery_ids)
         gallery = listed or truth.gallery_ids or source.gallery_ids
         if gallery is None:
-            wanted = "set benchmark.gallery to a text file with a name a line, or choose data=images"
+            wanted = "set benchmark.gallery to a text file with a name a line, or choose data=folder"
             raise ValueError(f"benchmark '{self.name}': nothing names the whole gallery: {wanted}")
         self.gallery_ids = self._present_gallery(tuple(gallery), source)
         truth = self._complete(truth, source)
@@ -157,6 +162,10 @@ class RankedBenchmark(Benchmark):
             )
             for label in collected["query"].vectors
         ]
+        if self.search is not None:
+            found = self.search.lists(collected, shard, self.judge.own, self.kept)
+            rows.append(Row(self.search.label(shown), None, self.cells(found, shard.device)))
+            shown = rows[-1].label
         return self.report(rows, next(row for row in rows if row.label == shown))
 
     def score_predictions(self, predictions: Predictions) -> Report:
@@ -168,7 +177,11 @@ class RankedBenchmark(Benchmark):
 
     def rankings(self, collected: Mapping[str, Collected], data: Any, report: Report) -> Rankings:
         """Returns the top of every list of the report's own row."""
-        return self.rankings_of(self._vector_lists(collected, report.own.label, Shard()), report.own.label)
+        label = report.own.label
+        if self.search is not None:
+            return self.rankings_of([self.search.heads], label, "scores of the last step")
+        lists = self._vector_lists(collected, label, Shard())
+        return self.rankings_of(lists, label, ranked_lists.SIMILARITIES[self.similarity])
 
     def sheet(
         self, collected: Mapping[str, Collected], data: Any, report: Report, rankings: Rankings
@@ -203,12 +216,14 @@ class RankedBenchmark(Benchmark):
         parts = ranked_lists.from_predictions(predictions, *names, self.excluded, self.source)
         return ranked_lists.with_progress(parts, len(self.query_ids), title)
 
-    def rankings_of(self, lists: Iterable[Lists], descriptor: str) -> Rankings:
-        """Returns the top `kept` items of every query with what the shown setting says of them."""
+    def rankings_of(self, lists: Iterable[Lists], descriptor: str, score: str = "scores of the file") -> Rankings:
+        """Returns the top `kept` items of every query with what the shown setting says of them.
+
+        `score` says what the scores are.
+        """
         queries = [query for part in lists for query in ranked_lists.top(part, self, self.kept)]
         data = self.source.data
         splits = (data.query_split, data.gallery_split) if data is not None else ("query", "gallery")
-        score = "scores of the file" if descriptor == "predictions" else ranked_lists.SIMILARITIES[self.similarity]
         return Rankings(descriptor, score, *splits, queries, self.shown_setting or None)
 
     def report(self, rows: Sequence[Row], own: Row) -> Report:
@@ -219,7 +234,7 @@ class RankedBenchmark(Benchmark):
 
     def _position_names(self, source: Source, listed: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
         if source.query_ids is None or source.gallery_ids is None:
-            raise ValueError(f"benchmark '{self.name}': its ground truth names images by position: set data=images")
+            raise ValueError(f"benchmark '{self.name}': its ground truth names images by position: set data=folder")
         return source.query_ids, listed or source.gallery_ids
 
     def _present_gallery(self, gallery: tuple[str, ...], source: Source) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ log = logging.getLogger("zoo")
 
 PACKAGES = (
     "spatial-zoo", "torch", "torchvision", "timm", "lightning", "torchmetrics", "hydra-core",
-    "numpy", "scipy", "pillow",
+    "numpy", "scipy", "pillow", "faiss-cpu",
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class Cell:
 class Row:
     """One descriptor: its label, whether it was L2-normalised, a cell per metric label, the published numbers.
 
-    `normalised` is None where the question does not arise (scores read from a file).
+    `normalised` is None where the question does not arise (scores read from a file, results of a search).
     """
 
     label: str
@@ -95,7 +95,8 @@ class Report:
         if len(self.rows) == 1:
             return [], notes
         name = self.own.label + (", L2-normalised" if self.own.normalised else "")
-        notes.insert(0, f"Bold: {name}, the model's own descriptor, by which zoo compare and zoo report judge the run")
+        what = "what the search finds" if self.own.normalised is None else "the model's own descriptor"
+        notes.insert(0, f"Bold: {name}, {what}, by which zoo compare and zoo report judge the run")
         return [(self._own_position(), column) for column in range(columns)], notes
 
     def _own_position(self) -> int:

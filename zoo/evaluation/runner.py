@@ -96,7 +96,10 @@ class EvaluationLoop(lightning.LightningModule):
         else:
             vectors = {name: row.float() for name, row in rows.items()} | self.benchmark.extra_vectors(batch)
             scores = self.model.task_scores(batch)
-        self._collectors[dataloader_idx].add(batch.index, vectors, scores)
+        search = None if number else self.benchmark.search
+        own = rows[model.descriptor_name]
+        fields = {} if search is None else search.fields_of(model, batch, role, own)
+        self._collectors[dataloader_idx].add(batch.index, vectors, scores, fields)
 
     def on_test_epoch_end(self) -> None:
         """Scores on every rank, logs the metrics, writes and prints on rank 0."""

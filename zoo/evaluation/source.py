@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.truth import read_gnd
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zoo.evaluation.predictions import Predictions
+    from zoo.truth.relevance import RelevanceLists
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Source:
         """Reads a data module; raises ValueError, in the name of `user`, if its images can't be found by name."""
         if not hasattr(data, "selection"):
             kind = type(data).__name__
-            raise ValueError(f"benchmark '{user}' finds images by name: choose data=images, got data of type {kind}")
+            raise ValueError(f"benchmark '{user}' finds images by name: choose data=folder, got data of type {kind}")
         data.setup("test")
         split, gallery = data.query_split, data.gallery_split
         return cls(data.ids(split), data.ids(gallery), data.ids(split), split == gallery, data)
@@ -76,6 +79,27 @@ def _unfit(field: str, count: int, given: Sequence[str] | None) -> str:
         f"predictions: the matrix has {count} {what} items without names, and {known}; "
         f"write an .npz with a string array {field}{file}"
     )
+
+
+def own_lists(
+    source: Source, ground_truth: Path | None, user: str, read: Callable[[Path], RelevanceLists] = read_gnd
+) -> RelevanceLists:
+    """Returns the lists of a file, or where none is named the data's own.
+
+    Raises ValueError, in the name of `user`, where there are neither.
+    """
+    if ground_truth is not None:
+        return read(ground_truth)
+    own = getattr(source.data, "ground_truth", lambda: None)()
+    if own is None:
+        wanted = "set benchmark.ground_truth to a file, or choose data that brings its own (zoo list data)"
+        raise ValueError(f"benchmark '{user}' needs a ground truth: {wanted}")
+    return own
+
+
+def optional_path(argument: str, value: str | None) -> Path | None:
+    """Returns what `input_path` does, None for None."""
+    return None if value is None else input_path(argument, value)
 
 
 def input_path(argument: str, value: str) -> Path:

@@ -6,10 +6,18 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "crow": "pooling",
+    "crow_channel_weights": "pooling",
+    "crow_spatial_weights": "pooling",
+    "gem": "pooling",
+    "mac": "pooling",
+    "r_match": "correlation",
     "relate_pairs": "relations",
     "rmac": "pooling",
     "rmac_regions": "pooling",
+    "second_order_pool": "second_order",
     "soft_spearman_loss": "losses",
+    "spoc": "pooling",
 }
 
 

@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def check_model(name: str, folder: Path) -> None:
+def check_model(name: str, folder: Path, **parameters: Any) -> None:
     """Checks that the registered model `name` keeps the contract; raises AssertionError saying which clause it breaks.
 
-    In order: signature equals YAML; it builds from its `tiny` preset; embeds its `tiny_batch` into the fields that
-    `kinds` names, one row an image, each independent of its neighbours; trains one step that changes weights, or, if
-    `trained` is False, is frozen; its checkpoint or weights file rebuilds the same model from the file alone. Files go
-    to `folder`.
+    In order: signature equals YAML; it builds from its `tiny` preset and `parameters`; where it `needs_fitting`, it
+    refuses to embed before, and is fitted on its `tiny_batch`; embeds that into the fields that `kinds` names, one row
+    an image, each independent of its neighbours; trains one step that changes weights, or, if `trained` is False, is
+    frozen; its checkpoint or weights file rebuilds the same model from the file alone. Files go to `folder`.
     """
     check_signature("model", name)
     cls = registry.load("model", name)
     _require(issubclass(cls, Embedder), f"{cls.__name__} must derive from zoo.module.Embedder")
     torch.manual_seed(0)
-    model, batch = config.create("model", name, **cls.tiny), cls.tiny_batch()
+    model, batch = config.create("model", name, **{**cls.tiny, **parameters}), cls.tiny_batch()
+    if model.needs_fitting:
+        _check_fitting(model.eval(), batch)
     _check_embedding(model.eval(), batch)
     file = _check_training(model, batch, folder) if cls.trained else _check_frozen(model, batch, folder)
     _check_reload(model.eval(), batch, file)
@@ -61,6 +63,19 @@ def _constructor_parameters(cls: type) -> Iterator[inspect.Parameter]:
             return
 
 
+def _check_fitting(model: Embedder, batch: Batch) -> None:
+    """The first two images show the same, which learned whitening needs."""
+    try:
+        model.embed(batch)
+    except RuntimeError:
+        pass
+    else:
+        raise AssertionError("a model that needs fitting must raise RuntimeError where it embeds unfitted")
+    before = model.fingerprint()
+    model.fit_statistics([batch], [max(position, 1) for position in range(len(batch))])
+    _require(model.fingerprint() != before, "fitted statistics must lie in buffers or parameters")
+
+
 def _check_embedding(model: Embedder, batch: Batch) -> None:
     known = {f.name for f in fields(Representation)}
     _require(set(model.kinds) <= known, f"kinds {list(model.kinds)} must be among {sorted(known)}")
@@ -76,8 +91,8 @@ def _check_embedding(model: Embedder, batch: Batch) -> None:
         close = torch.allclose(getattr(alone, kind)[0], rows[0], atol=1e-4, rtol=1e-4)
         _require(close, f"{kind}: an image's representation must not depend on its batch in evaluation mode")
     _require(model.descriptor_name in vectors, f"descriptors() must hold the row '{model.descriptor_name}'")
-    shaped = all(rows.ndim == 2 and len(rows) == len(batch) for rows in vectors.values())
-    _require(shaped, "descriptors() must return (B, D) tensors")
+    shaped = all(rows.ndim in (2, 3) and len(rows) == len(batch) for rows in vectors.values())
+    _require(shaped, "descriptors() must return (B, D) or (B, R, D) tensors")
 
 
 def _check_training(model: Embedder, batch: Batch, folder: Path) -> Path:
@@ -110,6 +125,7 @@ def _check_reload(model: Embedder, batch: Batch, file: Path) -> None:
     for kind in model.kinds:
         same = torch.equal(getattr(old, kind), getattr(new, kind))
         _require(same, f"{kind}: a model rebuilt from its checkpoint must return the same values")
+    _require(model.fingerprint() == again.fingerprint(), "a model rebuilt from its checkpoint must be the same model")
 
 
 def _first(batch: Batch) -> Batch:

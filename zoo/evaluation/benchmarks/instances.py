@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Instances(RankedBenchmark):
     """mAP and Recall@k (any hit), each image a query in turn; parameters: `conf/benchmark/instances.yaml`.
 
-    Labels are those of the data (the folder an image lies in), or of a CSV file with the columns image, label. An image
-    alone in its class has nothing to find and is left out of the means.
+    Labels are those of the data (the folder an image lies in), or of a CSV file with the columns image, label. Where
+    the data has a table, each of its rows is a query instead, cut to its box. An image alone in its class has nothing
+    to find and is left out of the means.
     """
 
     name, title = "instances", "Instances, leave one out"
@@ -47,6 +48,9 @@ class Instances(RankedBenchmark):
 
     def read(self, source: Source) -> RelevanceLists:
         """Returns for each image the others of its label; raises ValueError where nobody states labels."""
+        table = getattr(source.data, "table", None) if self.labels is None else None
+        if table is not None:
+            return source.data.ground_truth()
         if not source.queries_in_gallery:
             raise ValueError(f"benchmark '{self.name}' asks with every image of the gallery: leave out data.queries")
         if self.labels is not None:
@@ -60,7 +64,7 @@ class Instances(RankedBenchmark):
                 )
             return from_labels(names, labels)
         if not hasattr(source.data, "labels"):
-            wanted = "set benchmark.labels to a CSV file, or data=images with a folder for each class"
+            wanted = "set benchmark.labels to a CSV file, or data=folder with a folder for each class"
             raise ValueError(f"benchmark '{self.name}': {wanted}")
         split = source.data.gallery_split
         return from_labels(source.data.ids(split), source.data.labels(split))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.ranked import RankedBenchmark
-from zoo.evaluation.source import input_path
+from zoo.evaluation.source import optional_path, own_lists
 from zoo.metrics.map import RetrievalMAP
-from zoo.truth import read_gnd
 from zoo.truth.regroup import merged
 
 if TYPE_CHECKING:
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
 class Oxford(RankedBenchmark):
     """Trapezoidal mAP over the queries of Philbin et al. 2007; parameters: `conf/benchmark/oxford.yaml`.
 
-    `ground_truth` is a gnd_*.pkl, its JSON form, or the folder of the published text files. Queries are cut to their
-    boxes and stay in the gallery, where their own image counts as the truth says.
+    `ground_truth` is a gnd_*.pkl, its JSON form, or the folder of the published text files, None for the data's own.
+    Queries are cut to their boxes and stay in the gallery, where their own image counts as the truth says.
     """
 
     name, title = "oxford", "Oxford/Paris, classic"
 
-    def __init__(self, *, ground_truth: str, **shared: Any) -> None:
+    def __init__(self, *, ground_truth: str | None, **shared: Any) -> None:
         super().__init__(**shared)
-        self.ground_truth = input_path("ground_truth", ground_truth)
+        self.ground_truth = optional_path("ground_truth", ground_truth)
 
     def metrics(self) -> list[Any]:
         """Returns the mean average precision of the original evaluation program."""
@@ -34,7 +33,8 @@ class Oxford(RankedBenchmark):
 
     def read(self, source: Source) -> RelevanceLists:
         """Returns good and ok images as one group, relevant."""
-        return merged(read_gnd(self.ground_truth), {"relevant": ("good", "ok"), "junk": ("junk",)})
+        lists = own_lists(source, self.ground_truth, self.name)
+        return merged(lists, {"relevant": ("good", "ok"), "junk": ("junk",)})
 
 
 export = Oxford

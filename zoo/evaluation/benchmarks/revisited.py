@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.evaluation.judge import Setting
 from zoo.evaluation.ranked import RankedBenchmark, check_cut_offs
-from zoo.evaluation.source import input_path
+from zoo.evaluation.source import optional_path, own_lists
 from zoo.metrics.map import RetrievalMAP
 from zoo.metrics.precision import RetrievalPrecision
-from zoo.truth import read_gnd
 from zoo.truth.regroup import merged
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ SETTINGS = {
 class Revisited(RankedBenchmark):
     """mAP and mP@k of Radenović et al. 2018, Sec. 3; parameters: `conf/benchmark/revisited.yaml`.
 
-    What a setting ignores is taken out before counting; a query without positives in a setting is left out of it.
-    Raises ValueError for a setting it doesn't know.
+    `ground_truth` None is the data's own. What a setting ignores is taken out before counting; a query without
+    positives in a setting is left out of it. Raises ValueError for a setting it doesn't know.
     """
 
     name, title = "revisited", "Revisited Oxford/Paris"
@@ -37,7 +36,7 @@ class Revisited(RankedBenchmark):
     def __init__(
         self,
         *,
-        ground_truth: str,
+        ground_truth: str | None,
         settings: Sequence[str],
         k: Sequence[int],
         **shared: Any,
@@ -46,7 +45,7 @@ class Revisited(RankedBenchmark):
         unknown = [name for name in settings if name not in SETTINGS]
         if unknown or not settings:
             raise ValueError(f"settings must be among {', '.join(SETTINGS)}, got {list(settings)}")
-        self.ground_truth, self.k = input_path("ground_truth", ground_truth), check_cut_offs(k)
+        self.ground_truth, self.k = optional_path("ground_truth", ground_truth), check_cut_offs(k)
         self.settings = {name: SETTINGS[name] for name in settings}
         self.shown_setting = "medium" if "medium" in settings else settings[0]
 
@@ -57,7 +56,8 @@ class Revisited(RankedBenchmark):
 
     def read(self, source: Source) -> RelevanceLists:
         """Returns the easy, hard and junk images of each query."""
-        return merged(read_gnd(self.ground_truth), {name: (name,) for name in ("easy", "hard", "junk")})
+        lists = own_lists(source, self.ground_truth, self.name)
+        return merged(lists, {name: (name,) for name in ("easy", "hard", "junk")})
 
 
 export = Revisited

@@ -9,40 +9,76 @@ import torch.nn.functional as F
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from zoo.backbones import Backbone
+    from zoo.backbones import Backbone, Coder
+    from zoo.ops.whitening import Whitening
 
 # A processor is slower on large batches, whose activations leave its caches: MobileNetV2 on 320×240 px describes 64
 # images a second in pieces of 4, and 26 in one piece of 64.
 _CPU_PIXELS = 2**18
 
+_LONGEST = 16  # times the shorter side that an image is resized to, or a strip of a few px would take all memory
+
 
 class GlobalDescriptorNet(nn.Module):
     """Pools the feature map of a backbone, which stays as it is: no gradients, always in evaluation mode.
 
-    `pool` turns (B, C, H, W) into (B, C); `image_size` is the shorter side in px to which images are resized before,
-    None leaves them as they are.
+    `pool` turns (B, C, H, W) into (B, C'); `image_size` is the shorter side in px to which images are resized before,
+    None leaves them as they are. `scales` are applied to that; the unit vectors of all are added up. `whitening` comes
+    last, between two L2 normalisations.
     """
 
-    def __init__(self, backbone: Backbone, pool: Callable[[Tensor], Tensor], image_size: int | None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone | Coder,
+        pool: Callable[[Tensor], Tensor],
+        image_size: int | None,
+        scales: Sequence[float],
+        whitening: Whitening | None,
+    ) -> None:
         super().__init__()
-        self.backbone, self.pool, self.image_size = backbone.requires_grad_(False), pool, image_size
+        self.backbone, self.pool = backbone.requires_grad_(False), pool
+        self.image_size, self.scales, self.whitening = image_size, tuple(scales), whitening
         self.eval()
 
     def train(self, mode: bool = True) -> GlobalDescriptorNet:
         """Keeps evaluation mode, whatever `mode` says."""
         return super().train(False)
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Returns L2-normalised descriptors (B, C) in fp32 of `images` (B, 3, H, W) in [0, 1]."""
+        """Returns L2-normalised descriptors (B, D) in fp32 of `images` (B, 3, H, W) in [0, 1]."""
+        pooled = self.pooled(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return pooled if self.whitening is None else F.normalize(self.whitening(pooled), dim=1)
+
+    @torch.no_grad()
+    def pooled(self, images: Tensor) -> Tensor:
+        """Returns the L2-normalised descriptors (B, C') before whitening."""
         with torch.autocast(images.device.type, enabled=False):
             images = resize_shorter(images.float(), self.image_size)
-            pooled = [self.pool(self.backbone(piece)) for piece in images.split(_piece(images))]
+            pieces = images.split(_piece(images))
+            pooled = [sum(self._pooled(scaled(piece, scale)) for scale in self.scales) for piece in pieces]
             return F.normalize(torch.cat(pooled), dim=1)
+
+    @torch.no_grad()
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Returns the feature maps (·, C, H, W) of all scales, some images at a time."""
+        with torch.autocast(images.device.type, enabled=False):
+            images = resize_shorter(images.float(), self.image_size)
+            pieces = images.split(_piece(images))
+            return [self._map(scaled(piece, scale)) for piece in pieces for scale in self.scales]
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        return F.normalize(self.pool(self._map(images)), dim=1)
+
+    def _map(self, images: Tensor) -> Tensor:
+        """Applies the backbone, to images that are too small for it enlarged."""
+        smallest = getattr(self.backbone, "smallest", 1)
+        size = [max(smallest, side) for side in images.shape[2:]]
+        return self.backbone(images if size == [*images.shape[2:]] else F.interpolate(images, size, mode="bilinear"))
 
 
 def _piece(images: Tensor) -> int:
@@ -52,9 +88,20 @@ def _piece(images: Tensor) -> int:
 
 
 def resize_shorter(images: Tensor, size: int | None) -> Tensor:
-    """Returns `images` (B, 3, H, W) resized, bilinear and antialiased, so that the shorter side has `size` px."""
+    """Returns `images` (B, 3, H, W) resized, bilinear and antialiased, so that the shorter side has `size` px.
+
+    Of images longer than 16 times their shorter side, the longer has 16 times `size`.
+    """
     height, width = images.shape[2:]
     if size is None or min(height, width) == size:
         return images
-    scaled = [max(size, round(side * size / min(height, width))) for side in (height, width)]
-    return F.interpolate(images, scaled, mode="bilinear", antialias=True)
+    sides = [min(max(size, round(side * size / min(height, width))), _LONGEST * size) for side in (height, width)]
+    return F.interpolate(images, sides, mode="bilinear", antialias=True)
+
+
+def scaled(images: Tensor, scale: float) -> Tensor:
+    """Returns `images` (B, 3, H, W) with both sides times `scale`, bilinear and antialiased, at least one px."""
+    if scale == 1:
+        return images
+    sides = [max(1, round(side * scale)) for side in images.shape[2:]]
+    return F.interpolate(images, sides, mode="bilinear", antialias=True)

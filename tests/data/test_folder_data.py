@@ -19,7 +19,7 @@ def write(path, colour, size=(40, 30)):
 
 
 def images(root, **changed):
-    data = zoo.create("data", "images", root=str(root), image_size=10, batch_size=2, **changed)
+    data = zoo.create("data", "folder", root=str(root), **{"image_size": 10, "batch_size": 2}, **changed)
     data.setup()
     return data
 
@@ -49,14 +49,14 @@ def test_names_are_paths_or_stems(tmp_path):
     assert data.ids("gallery") == ["cat/1", "dog/1"]
     assert data.labels("gallery") == ["cat", "dog"]
     assert images(tmp_path / "dog", names="stem").ids("gallery") == ["1"]
-    with pytest.raises(ValueError, match=r"data\.names=stem calls both .*cat/1\.jpg and .*dog/1\.jpg '1'"):
+    with pytest.raises(ValueError, match=r"root: names=stem calls both .*cat/1\.jpg and .*dog/1\.jpg '1'"):
         images(tmp_path, names="stem")
 
 
 def test_several_folders_and_queries_of_their_own(root, tmp_path):
     write(tmp_path / "more" / "c.jpg", (9, 9, 9))
     write(tmp_path / "asked" / "b0.webp", (100, 100, 100))
-    data = zoo.create("data", "images", root=[str(root), str(tmp_path / "more")], queries=str(tmp_path / "asked"))
+    data = zoo.create("data", "folder", root=[str(root), str(tmp_path / "more")], queries=str(tmp_path / "asked"))
     data.setup()
     assert data.ids("gallery") == ["b0", "b1", "b2", "c"]
     assert (data.query_split, data.ids("query")) == ("query", ["b0"])
@@ -105,7 +105,7 @@ def test_ranks_share_a_selection(root):
 )
 def test_wrong_arguments_are_named(root, changed, error, message):
     with pytest.raises(error, match=message):
-        zoo.create("data", "images", **{"root": str(root), **changed}).setup()
+        zoo.create("data", "folder", **{"root": str(root), **changed}).setup()
 
 
 def test_empty_flat_damaged_and_unknown(root, tmp_path):
@@ -123,7 +123,7 @@ def test_empty_flat_damaged_and_unknown(root, tmp_path):
     with pytest.raises(ValueError, match=r"b1\.png can't be read"):
         list(data.loader("gallery"))
     write(root / "b0.jpg", (0, 0, 0))
-    with pytest.raises(ValueError, match=r"data\.names=path calls both .*b0\.jpg and .*b0\.png 'b0'"):
+    with pytest.raises(ValueError, match=r"root: names=path calls both .*b0\.jpg and .*b0\.png 'b0'"):
         images(root)
 
 

@@ -1,0 +1,123 @@
+"""`zoo index`: what features hold is in the index once, however often the command was called or killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from photo_runs import embed, photos, run
+from PIL import Image
+
+from zoo.files import BadFile
+from zoo.registry import UsageError
+from zoo.search.features import open_features
+from zoo.search.index import open_index
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    def write(count, name="v.npz", dimension=8, seed=0):
+        rows = np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+        np.savez(tmp_path / name, vectors=rows, ids=np.array([f"item {number}" for number in range(count)]))
+        return tmp_path / name
+
+    return write
+
+
+def counts(capsys):
+    """Returns items, added, replaced and kept as the table shows them."""
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
+    return [cell.strip() for cell in row.strip("│").split("│")][:4]
+
+
+def test_photos_become_an_index_that_follows_them(tmp_path, capsys, caplog):
+    caplog.set_level("INFO", "zoo")
+    root = photos(tmp_path / "photos", 6)
+    embed(tmp_path, root)
+    run("index", tmp_path)
+    folder = tmp_path / "outputs/indexes/photos-global_descriptor-flat"
+    assert f"features={tmp_path / 'outputs/features/photos-global_descriptor'}" in caplog.text
+    assert counts(capsys) == ["6", "6", "0", "0"]
+    features, index = open_features(tmp_path / "outputs/features/photos-global_descriptor"), open_index(folder)
+    assert (index.ids, index.fingerprint) == (features.ids, features.fingerprint)
+    assert index.payloads(["b/2"]) == features.payloads(["b/2"])
+    assert (folder / "model.safetensors").samefile(features.path / "model.safetensors")
+    Image.new("RGB", (48, 40), "red").save(root / "a/1.png")
+    Image.new("RGB", (48, 40), "blue").save(root / "c.png")
+    embed(tmp_path, root)
+    run("index", tmp_path)
+    assert counts(capsys) == ["7", "1", "1", "5"]
+    features, index = open_features(features.path), open_index(folder)
+    found = index.search(features.get(["a/1"]), 1)[0]
+    assert list(found.ids) == ["a/1"]
+    assert found.scores[0] > 0.9999
+    embed(tmp_path, root, "model.levels=2", "run_name=other")
+    with pytest.raises(UsageError, match=f"of the model {index.fingerprint}, features .*other are of "):
+        run("index", tmp_path, f"features={tmp_path / 'outputs/features/photos-other'}", f"out={folder}")
+
+
+def test_a_file_that_was_written_anew_replaces_what_it_shares(tmp_path, vectors, capsys):
+    overrides = [f"features={vectors(30)}", f"out={tmp_path / 'i'}", "block=7"]
+    run("index", tmp_path, *overrides)
+    capsys.readouterr()
+    run("index", tmp_path, *overrides)
+    assert counts(capsys) == ["30", "0", "0", "30"]
+    vectors(32, seed=1)
+    run("index", tmp_path, *overrides)
+    assert counts(capsys) == ["32", "2", "30", "0"]
+    features, index = open_features(tmp_path / "v.npz"), open_index(tmp_path / "i")
+    assert sorted(index.ids) == sorted(features.ids)
+    assert [list(found.ids) for found in index.search(features.get(features.ids), 1)] == [[id_] for id_ in features.ids]
+
+
+def test_an_index_that_is_trained_waits_for_its_vectors(tmp_path, vectors):
+    small = ["index.lists=2", "index.subquantizers=2", "index.bits=4", "index.probes=2", "index.train_size=700"]
+    run("index", tmp_path, f"features={vectors(900)}", f"out={tmp_path / 'i'}", "block=10", "index=ivf_pq", *small)
+    assert len(open_index(tmp_path / "i")) == 900
+    with pytest.raises(UsageError, match="needs at least"):
+        run("index", tmp_path, f"features={vectors(10)}", f"out={tmp_path / 'j'}", "index=ivf_pq", *small)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "says"),
+    [
+        (["index=regions"], UsageError, "needs .*; features .* hold vector: choose another index="),
+        (["index.metric=l2"], UsageError, "holds an index with metric=cosine, not metric=l2: choose another out="),
+        (["block=0"], UsageError, "block must be an integer of at least 1, got 0"),
+        (["features=nowhere"], BadFile, "features nowhere: no such file or folder"),
+        (["out=."], UsageError, "out must be an index, a new or an empty folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, vectors, overrides, error, says):
+    own = [f"features={vectors(5)}", f"out={tmp_path / 'i'}"]
+    run("index", tmp_path, *own)
+    with pytest.raises(error, match=says):
+        run("index", tmp_path, *own, *overrides)
+    assert len(open_index(tmp_path / "i")) == 5
+
+
+def test_without_features_it_says_how_to_make_some(tmp_path):
+    with pytest.raises(UsageError, match=r"there are none in .*zoo embed FOLDER makes some"):
+        run("index", tmp_path)
+
+
+def test_a_killed_build_goes_on_without_loss_or_duplicates(tmp_path, vectors):
+    path, out = vectors(3000), tmp_path / "i"
+    words = [sys.executable, "-m", "zoo.commands.index", f"features={path}", f"out={out}", "block=10"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (out / "manifest.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 10 <= len(open_index(out)) < 3000
+    run("index", tmp_path, f"features={path}", f"out={out}")
+    features, index = open_features(path), open_index(out)
+    assert sorted(index.ids) == sorted(features.ids)
+    probes = features.ids[::100]
+    assert [found.ids[0] for found in index.search(features.get(probes), 1)] == probes

@@ -1,0 +1,197 @@
+"""Shows what a search found: a table, results.json, a contact sheet."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.commands._searching import log
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from PIL import Image
+
+    from zoo.commands._queries import Queries, Query
+    from zoo.search.index import Index
+    from zoo.types import Ranking
+
+SHOWN = 20  # queries in the printed tables and on the contact sheet
+SIDE, COLUMNS = 160, 10  # px of a tile; hits in a row
+PIXELS = 480  # px of the longer side of a picture that a tile is made of
+QUERY_INK, FOUND_INK = (255, 190, 0), (80, 220, 255)
+
+
+def show(queries: Queries, rankings: Sequence[Ranking], index: Index, folder: Path, about: Mapping[str, Any]) -> None:
+    """Prints a table for each query; writes results.json with all of them and contact_sheet.png with the first."""
+    from zoo.evaluation.record import write_sheet
+    from zoo.evaluation.report import write_json
+
+    found = [
+        {
+            "query": query.name,
+            "path": _text(query.path),
+            "id": query.id,
+            "box": query.box,
+            "hits": _hits(index, ranking),
+        }
+        for query, ranking in zip(queries.each, rankings, strict=True)
+    ]
+    for one in found[:SHOWN]:
+        _print(one)
+    write_json(folder / "results.json", {**about, "queries": found})
+    write_sheet(lambda: _sheet(queries.each[:SHOWN], found, index), folder)
+    if len(found) > SHOWN:
+        log.info("%d more queries are in results.json", len(found) - SHOWN)
+    log.info("written: %s", folder)
+
+
+def _hits(index: Index, ranking: Ranking) -> list[dict[str, Any]]:
+    ids = list(ranking.ids)
+    evidence = ranking.evidence or [None] * len(ids)
+    rows = zip(ids, ranking.scores.tolist(), evidence, index.payloads(ids) if ids else [], strict=True)
+    hits = []
+    for rank, (id_, score, seen, payload) in enumerate(rows, start=1):
+        hit = {"rank": rank, "id": id_, "score": score, "path": payload.get("path"), "label": payload.get("label")}
+        hits.append({**hit, "evidence": _plain(seen) if seen else None})
+    return hits
+
+
+def _plain(value: Any) -> Any:
+    """Returns what evidence holds as JSON has it."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def evidence_words(evidence: Mapping[str, Any] | None) -> str:
+    """Returns in words why an item was found, as far as evidence has words for it."""
+    evidence, words = evidence or {}, []
+    if "inliers" in evidence:
+        words.append(f"{evidence['inliers']} inliers")
+    if evidence.get("region") is not None:
+        asked = evidence.get("query_region")
+        words.append(f"region {evidence['region']}" + ("" if asked is None else f" by the query's {asked}"))
+    return ", ".join(words)
+
+
+def _print(one: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [{**hit, "score": f"{hit['score']:.4g}", "why": evidence_words(hit["evidence"])} for hit in one["hits"]]
+    always, known = ["rank", "id", "score"], ("label", "why", "path")
+    columns = always + [key for key in known if any(row[key] for row in rows)]
+    box = "" if one["box"] is None else f" {one['box']}"
+    table = Table(*columns, title=Text(f"{one['query']}{box}"), title_justify="left")
+    for row in rows:
+        table.add_row(*(Text("" if row[key] is None else str(row[key])) for key in columns))
+    Console().print(table if rows else f"{one['query']}: nothing found")
+
+
+def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: Index) -> Image.Image | None:
+    """Returns query and hits of every query, what matched outlined; None where no picture is known."""
+    from zoo.commands._queries import preparing
+    from zoo.evaluation.pictures import SheetRow, contact_sheet
+
+    if not any(hit["path"] for one in found for hit in one["hits"]) and not any(query.path for query in queries):
+        log.info("no contact sheet: the index knows no paths of pictures")
+        return None
+    pictures = _Pictures(preparing(index.about))
+    rows = []
+    for query, one in zip(queries, found, strict=False):
+        tiles = [pictures.tile(hit["path"], _caption(hit), _outlines(hit["evidence"])) for hit in one["hits"]]
+        for start in range(0, max(1, len(tiles)), COLUMNS):
+            first = pictures.tile(_text(query.path), "query", _query_outlines(query, one["hits"]))
+            title = query.name if not start else f"{query.name}, from rank {start + 1}"
+            rows.append(SheetRow(title, [first, *tiles[start : start + COLUMNS]]))
+    return contact_sheet(rows, SIDE)
+
+
+def _caption(hit: Mapping[str, Any]) -> str:
+    lines = [f"{hit['rank']}: {hit['score']:.3g}", evidence_words(hit["evidence"]), _short(str(hit["id"]))]
+    return "\n".join(line for line in lines if line)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"…{name[-23:]}"
+
+
+def _outlines(evidence: Mapping[str, Any] | None) -> list[Any]:
+    from zoo.evaluation.pictures import Outline
+
+    corners = _corners(evidence or {}, "")
+    return [Outline(corners, FOUND_INK)] if corners else []
+
+
+def _query_outlines(query: Query, hits: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Returns the query's box, and inside it what of the query the best hit matched."""
+    from zoo.evaluation.pictures import Outline
+
+    outlines = [Outline(_rectangle(query.box), QUERY_INK)] if query.box else []
+    corners = _corners((hits[0]["evidence"] if hits else None) or {}, "query_")
+    left, top = query.box[:2] if query.box else (0, 0)
+    return [*outlines, *([Outline([(x + left, y + top) for x, y in corners], FOUND_INK)] if corners else [])]
+
+
+def _corners(evidence: Mapping[str, Any], prefix: str) -> list[tuple[float, float]]:
+    """Returns the outline of what matched: the convex one where there is one, else the box."""
+    hull, box = evidence.get(f"{prefix}hull"), evidence.get(f"{prefix}box")
+    if hull:
+        return [tuple(corner) for corner in hull]
+    if not box:
+        return []
+    return [tuple(corner) for corner in box] if len(box) and isinstance(box[0], list) else _rectangle(box)
+
+
+def _rectangle(box: Sequence[float]) -> list[tuple[float, float]]:
+    left, top, right, bottom = box
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+class _Pictures:
+    """Reads pictures as the index' images were read, small; what is gone is a grey tile."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._read: OrderedDict[str, tuple[np.ndarray, float]] = OrderedDict()
+
+    def tile(self, path: str | None, caption: str, outlines: list[Any]) -> Any:
+        """Returns a tile; outlines are px of the original picture."""
+        from zoo.evaluation.pictures import Outline, Tile
+
+        try:
+            picture, scale = self._picture(path)
+        except (OSError, ValueError):  # gone, or damaged since
+            return Tile(np.full((90, 120, 3), 200, np.uint8), f"{caption}\n(no picture)")
+        drawn = [Outline([(x * scale, y * scale) for x, y in each.corners], each.colour) for each in outlines]
+        return Tile(picture, caption, outlines=drawn)
+
+    def _picture(self, path: str | None) -> tuple[np.ndarray, float]:
+        if path is None:
+            raise FileNotFoundError
+        if path not in self._read:
+            self._read[path] = self._small(path)
+            if len(self._read) > 200:
+                self._read.popitem(last=False)
+        return self._read[path]
+
+    def _small(self, path: str) -> tuple[np.ndarray, float]:
+        from PIL import Image
+
+        batch = self._data.prepare_picture(path)
+        height, width = batch.original_size[0].tolist()
+        pixels = (batch.images[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        scale = min(1.0, PIXELS / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))  # its own shape, whatever the model sees
+        return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)), scale

@@ -1,0 +1,187 @@
+"""What a search is asked with: pictures, described as the index's images were, or items of the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.commands._searching import in_blocks, log
+from zoo.files import BadFile
+from zoo.registry import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from omegaconf import DictConfig
+
+    from zoo.search.features import Features
+    from zoo.search.index import Index
+    from zoo.types import Representation
+
+_MANY = 4  # queries from which a bar shows how far they are
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture file, cut to `box` (x0, y0, x1, y1 px) where there is one, or the index' own item `id`."""
+
+    name: str
+    path: Path | None
+    box: list[float] | None = None
+    id: str | int | None = None
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries (Q), their representation, that by the model of the further features, and the ids they leave out.
+
+    `metadata` holds width and height in px of each, where known.
+    """
+
+    each: Sequence[Query]
+    items: Representation
+    extra: Representation | None
+    exclude: list[str | int | None]
+    metadata: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        """Returns Q."""
+        return len(self.each)
+
+
+class Describer:
+    """Describes pictures with the model, and the preparation, of an index or of features on disk."""
+
+    def __init__(self, what: str, file: Path, about: dict[str, Any], fingerprint: str | None) -> None:
+        from zoo import checkpoints
+
+        if not file.is_file() or "data" not in about:
+            raise UsageError(
+                f"{what} brings no model, so that a picture can't be compared with it: search by query_id=…, or build "
+                "it from what zoo embed writes"
+            )
+        self.model, self.data = checkpoints.load_model(str(file)), preparing(about)
+        if self.model.fingerprint() != fingerprint:
+            raise BadFile(
+                f"{file} is the model {self.model.fingerprint()}, {what} was made by {fingerprint}, with another "
+                "version of the zoo, or the file was replaced: run zoo embed and zoo index again"
+            )
+
+    def __call__(self, query: Query) -> tuple[Representation, dict[str, int]]:
+        """Returns a query's representation, in px of the picture or its box, and that one's width and height.
+
+        Raises BadFile where the picture can't be read.
+        """
+        from zoo.search._features_join import to_original
+
+        batch = self.data.prepare_picture(query.path, query.box)
+        height, width = batch.original_size[0].tolist()
+        items = to_original(self.model.represent(batch, "query"), batch.images.shape[2:], batch.original_size)
+        return items, {"width": width, "height": height}
+
+
+def preparing(about: dict[str, Any]) -> Any:
+    """Returns the data module that says how pictures are prepared; without one, as they come."""
+    from zoo import config
+
+    said = about.get("data") or {"name": "folder", "parameters": {}}
+    return config.create("data", said["name"], **said["parameters"])
+
+
+def read_queries(cfg: DictConfig, index: Index, folder: Path, extra: Features | None) -> Queries:
+    """Returns the queries of the command line; raises UsageError or BadFile for what can't be one."""
+    if cfg.query_id is not None:
+        return _stored(cfg, index, extra)
+    from zoo.search._features_join import joined
+    from zoo.search.features import MODEL
+
+    box = _box(cfg)
+    paths = _paths(cfg)
+    if box and len(paths) > 1:
+        raise UsageError(f"box is for a single picture, got {len(paths)}")
+    describe = [Describer(f"index {folder}", folder / MODEL, index.about, index.fingerprint)]
+    if extra is not None:
+        file = extra.model_file or extra.path / MODEL
+        describe.append(Describer(f"features {extra.path}", file, extra.about, extra.fingerprint))
+    done, described = [], []
+    blocks = in_blocks(paths, 1, "describing queries") if len(paths) > _MANY else ([path] for path in paths)
+    for (path,) in blocks:
+        query = Query(path.name if len(paths) == 1 else str(path), path, box)
+        try:
+            described.append([each(query) for each in describe])
+        except BadFile as error:
+            if len(paths) == 1:
+                raise
+            log.warning("left out: %s", error)
+            continue
+        done.append(query)
+    if not done:
+        raise BadFile(f"query: none of {len(paths)} pictures can be read")
+    items = [joined([part for part, _ in parts]) for parts in zip(*described, strict=True)]
+    metadata = [parts[0][1] for parts in described]
+    return Queries(done, items[0], items[1] if extra is not None else None, [None] * len(done), metadata)
+
+
+def _stored(cfg: DictConfig, index: Index, extra: Features | None) -> Queries:
+    from omegaconf import ListConfig
+
+    if cfg.box is not None:
+        raise UsageError("box is for a picture; what the index holds of query_id is of the whole image")
+    asked = list(cfg.query_id) if isinstance(cfg.query_id, ListConfig) else [cfg.query_id]
+    kind = type(index.ids[0]) if len(index) else str
+    try:
+        ids = [kind(id_) for id_ in asked]  # an id of digits is read as a number
+    except ValueError as error:
+        raise UsageError(f"query_id must be an integer in this index, got {asked}") from error
+    for id_ in ids:
+        if id_ not in index:
+            from zoo.registry import suggest
+
+            hint = suggest(str(id_), index.ids) if len(index) < 100_000 else ""
+            raise UsageError(f"query_id: the index of {len(index)} images has none called {id_!r}.{hint}")
+    payloads = index.payloads(ids)
+    each = [
+        Query(str(id_), Path(payload["path"]) if "path" in payload else None, id=id_)
+        for id_, payload in zip(ids, payloads, strict=True)
+    ]
+    sizes = [{key: payload[key] for key in ("width", "height") if key in payload} for payload in payloads]
+    return Queries(each, index.get(ids), None if extra is None else extra.get(ids), list(ids), sizes)
+
+
+def _paths(cfg: DictConfig) -> list[Path]:
+    """Returns the picture files that are meant, those of a folder in natural order."""
+    from omegaconf import ListConfig
+
+    paths = []
+    for name in cfg.query if isinstance(cfg.query, ListConfig) else [cfg.query]:
+        path = Path(str(name)).expanduser()
+        if path.is_dir():
+            paths += _pictures(path)
+        elif path.is_file():
+            paths.append(path)
+        else:
+            raise UsageError(f"query: no such file or folder, '{path}'")
+    if not paths:
+        raise UsageError("query must name at least one picture, got an empty list")
+    return paths
+
+
+def _pictures(folder: Path) -> list[Path]:
+    from zoo import config
+    from zoo.commands._setup import usage_errors
+
+    data = config.create("data", "folder", root=str(folder))
+    with usage_errors():
+        data.setup()
+    return [data.path(data.gallery_split, id_) for id_ in data.ids(data.gallery_split)]
+
+
+def _box(cfg: DictConfig) -> list[float] | None:
+    if cfg.box is None:
+        return None
+    box = list(cfg.box) if hasattr(cfg.box, "__iter__") and not isinstance(cfg.box, str) else [cfg.box]
+    numbers = all(isinstance(value, (int, float)) for value in box)
+    if len(box) != 4 or not numbers or box[0] >= box[2] or box[1] >= box[3]:
+        raise UsageError(f"box must be [x0, y0, x1, y1] in px, x0 < x1 and y0 < y1, got {cfg.box}")
+    return box

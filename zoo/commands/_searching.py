@@ -1,0 +1,52 @@
+"""What `zoo index` and `zoo search` share: the newest of what was written, progress, quiet libraries."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.registry import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+log = logging.getLogger("zoo")
+
+_MANIFEST = "manifest.json"
+
+
+def quiet() -> None:
+    """Keeps faiss from saying how it was loaded."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+
+
+def newest(output_dir: str, kind: str, key: str, how: str) -> Path:
+    """Returns the folder in `output_dir`/`kind` that was written last, and says which; UsageError if there is none."""
+    folder = Path(output_dir) / kind
+    manifests = list(folder.glob(f"*/{_MANIFEST}"))
+    if not manifests:
+        raise UsageError(f"{key} must say which {kind} to use: there are none in {folder}; {how}")
+    path = max(manifests, key=lambda manifest: manifest.stat().st_mtime).parent
+    others = f", the newest of {len(manifests)} in {folder}" if len(manifests) > 1 else ""
+    log.info("%s=%s%s", key, path, others)
+    return path
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises UsageError unless `value` is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def in_blocks(items: Sequence[Any], size: int, doing: str) -> Iterator[Sequence[Any]]:
+    """Yields `size` items at a time, showing on stderr how many are done and for how long it still goes on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=len(items))
+        for start in range(0, len(items), size):
+            yield items[start : start + size]
+            progress.update(task, completed=min(start + size, len(items)))

@@ -1,0 +1,125 @@
+"""Shards of a features folder: written by every process for itself, each whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.files import BadFile, replacing
+from zoo.search._features_join import joined
+from zoo.types import Representation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+_STALE = 3600  # s after which a temporary file is what a kill left
+
+
+class ShardWriter:
+    """Collects the images of one process and writes a shard whenever `size` of them are there.
+
+    A name starts with the run's number, by which a later run's images replace those of an earlier one.
+    """
+
+    def __init__(self, folder: Path, run: int, rank: int, size: int) -> None:
+        self.folder, self.size = folder, size
+        self._stem = f"{run:05d}-{rank:03d}-{secrets.token_hex(4)}"
+        self._written = 0
+        self._ids: list[str] = []
+        self._items: list[Representation] = []
+        self._payloads: list[dict[str, Any]] = []
+
+    def add(self, ids: Sequence[str], items: Representation, payloads: Sequence[dict[str, Any]]) -> None:
+        """Takes a batch."""
+        self._ids += ids
+        self._items.append(items._map(lambda tensor: tensor.detach().cpu()))
+        self._payloads += payloads
+        if len(self._ids) >= self.size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what was collected, if anything."""
+        from safetensors.torch import save
+
+        if not self._ids:
+            return
+        tensors = {name: value.contiguous() for name, value in joined(self._items).filled().items()}
+        said = {"ids": json.dumps(self._ids), "payloads": json.dumps(self._payloads)}
+        with replacing(self.folder / f"{self._stem}-{self._written:06d}.safetensors") as file:
+            file.write(save(tensors, metadata=said))
+        self._written += 1
+        self._ids, self._items, self._payloads = [], [], []
+
+
+class Shards:
+    """The shards of a folder, in the order in which later ones replace earlier ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = sorted(folder.glob("*.safetensors"))
+        self._folder = folder
+        self._payloads: dict[int, list[dict[str, Any]]] = {}
+
+    def next_run(self) -> int:
+        """Returns a number above those of all runs so far."""
+        return 1 + max((int(path.name.partition("-")[0]) for path in self.files), default=0)
+
+    def locate(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Returns the ids in natural order, and for each the shard and the row that hold it."""
+        places: dict[str, tuple[int, int]] = {}
+        for number in range(len(self.files)):
+            for row, id_ in enumerate(self._said(number, "ids")):
+                places[id_] = (number, row)
+        ids = sorted(places, key=natural)
+        where = np.array([places[id_] for id_ in ids], dtype=np.int64).reshape(-1, 2)
+        return ids, where[:, 0], where[:, 1]
+
+    def payloads(self, number: int) -> list[dict[str, Any]]:
+        """Returns the payloads of a shard's rows."""
+        if number not in self._payloads:
+            self._payloads[number] = self._said(number, "payloads")
+        return self._payloads[number]
+
+    def read(self, number: int, rows: np.ndarray, fingerprint: str | None) -> Representation:
+        """Returns rows of a shard; only these are read from the disk."""
+        import torch
+
+        index = torch.from_numpy(np.ascontiguousarray(rows))
+        with self._opened(number) as file:
+            tensors = {name: file.get_tensor(name)[index] for name in file.keys()}  # noqa: SIM118
+        return Representation(**tensors, fingerprint=fingerprint)
+
+    def clean(self) -> None:
+        """Removes what a killed process left half written."""
+        for path in self._folder.glob(".*.tmp"):
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink(missing_ok=True)
+
+    def _said(self, number: int, key: str) -> list[Any]:
+        with self._opened(number) as file:
+            return json.loads((file.metadata() or {})[key])
+
+    def _opened(self, number: int) -> AbstractContextManager[Any]:
+        from safetensors import SafetensorError, safe_open
+
+        path = self.files[number]
+        try:
+            return safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise BadFile(f"shard {path} is damaged ({error}): remove it and run zoo embed again") from error
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Returns a key that sorts names with their numbers as numbers: q2 before q10."""
+    return list(_parts(name))
+
+
+def _parts(name: str) -> Iterator[tuple[int, int, str]]:
+    for part in re.split(r"(\d+)", name):
+        yield (0, int(part), part) if part.isdecimal() else (1, 0, part)

@@ -1,0 +1,135 @@
+"""The contract of indexes: what is asked of one that holds a gallery and finds the items nearest to a query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from zoo import registry
+from zoo.files import BadFile
+from zoo.search import storage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from zoo.types import Ranking, Representation
+
+
+class Index:
+    """A gallery that is searched; ids are the caller's, all strings or all ints.
+
+    An index is built from keyword arguments without defaults, which all stand in its YAML; `needs` names the fields of
+    a `Representation` that it stores; `tiny` holds the overrides with which `zoo.testing.check_index` builds it.
+    `fingerprint` is that of the model whose descriptors it holds, taken from the first `add`: items and queries of
+    another model are refused, since they would give wrong answers without a word. An index without one (descriptors of
+    unknown origin) takes anything of the right dimension. `about` is what `save` was told (model file, preprocessing).
+    `payloads` are small JSON mappings beside the items. `zoo.search.stored.StoredIndex` does all but the search.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("vector",)
+    tiny: ClassVar[Mapping[str, Any]] = {}
+    registered: dict[str, Any] | None = None
+    fingerprint: str | None = None
+    about: Mapping[str, Any] = {}
+
+    def add(
+        self,
+        ids: Sequence[str] | Sequence[int],
+        items: Representation,
+        payloads: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Adds items (leading dimension one per id) behind those that are there.
+
+        Raises ValueError for an id that is there already, another number of items than ids, another dimension, values
+        that are not finite, or another model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement add(ids, items, payloads)")
+
+    def remove(self, ids: Sequence[str] | Sequence[int]) -> None:
+        """Removes items; raises ValueError, changing nothing, where one is not there."""
+        raise NotImplementedError(f"{type(self).__name__} must implement remove(ids)")
+
+    def replace(
+        self,
+        ids: Sequence[str] | Sequence[int],
+        items: Representation,
+        payloads: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Puts other items in the place of those with the same ids, payloads too; they then count as the newest."""
+        raise NotImplementedError(f"{type(self).__name__} must implement replace(ids, items, payloads)")
+
+    def search(self, queries: Representation, k: int, where: Mapping[str, Any] | None = None) -> list[Ranking]:
+        """Returns for each query the (at most) k nearest items, nearest first; of equal ones the older comes first.
+
+        `where` keeps the items whose payload has these values, or one of a list of values, under these keys. Raises
+        ValueError for k < 1, another dimension or another model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement search(queries, k, where)")
+
+    def get(self, ids: Sequence[str] | Sequence[int]) -> Representation:
+        """Returns what is stored of items, in the order of `ids`; raises ValueError where one is not there."""
+        raise NotImplementedError(f"{type(self).__name__} must implement get(ids)")
+
+    def payloads(self, ids: Sequence[str] | Sequence[int]) -> list[dict[str, Any]]:
+        """Returns the payloads of items, `{}` for one without; raises ValueError where one is not there."""
+        raise NotImplementedError(f"{type(self).__name__} must implement payloads(ids)")
+
+    @property
+    def ids(self) -> list[str] | list[int]:
+        """Returns all ids, oldest first."""
+        raise NotImplementedError(f"{type(self).__name__} must implement ids")
+
+    def __len__(self) -> int:
+        """Returns N."""
+        raise NotImplementedError(f"{type(self).__name__} must implement __len__()")
+
+    def __contains__(self, item: object) -> bool:
+        """Says whether an item with this id is there."""
+        raise NotImplementedError(f"{type(self).__name__} must implement __contains__(id)")
+
+    def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+        """Makes what the index holds the state of `folder`; a crash on the way leaves the former state.
+
+        Raises ValueError where the folder holds another index, or was written since this one was opened.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement save(folder, about)")
+
+    def restore(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        """Fills a new index with what `folder` holds; `open_index` calls it. Raises BadFile for damaged files."""
+        raise NotImplementedError(f"{type(self).__name__} must implement restore(folder, manifest)")
+
+    def described(self) -> dict[str, Any]:
+        """Returns what a manifest says of every index: enough to build it again.
+
+        Raises ValueError for one that was built past `zoo.create`.
+        """
+        if self.registered is None:
+            raise ValueError(f"only an index made by zoo.create('index', …) can be saved, not a bare {type(self).__name__}")
+        return {"index": self.registered, "fingerprint": self.fingerprint, "about": dict(self.about)}
+
+    def check_model(self, items: Representation, what: str) -> None:
+        """Raises ValueError where `items` come from another model than what the index holds."""
+        if self.fingerprint is not None and items.fingerprint != self.fingerprint:
+            other = f"the model {items.fingerprint}" if items.fingerprint else "an unknown model (no fingerprint)"
+            raise ValueError(f"the index holds descriptors of the model {self.fingerprint}, got {what} of {other}")
+
+
+def open_index(folder: Path | str) -> Index:
+    """Returns the index, of whatever kind, that `save` wrote to `folder`, after checking every file of it.
+
+    Raises BadFile naming the file and the cause where it can't be used; nothing in the folder is ever executed.
+    """
+    folder = Path(folder)
+    manifest = storage.read_manifest(folder)
+    registered = manifest.get("index")
+    if not isinstance(registered, dict) or not {"name", "parameters"} <= registered.keys():
+        raise BadFile(f"{folder / storage.MANIFEST} does not say which index it is")
+    try:
+        index = registry.load("index", registered["name"])(**registered["parameters"])
+    except registry.UsageError as error:
+        raise registry.UsageError(f"{folder} was written by {registered.get('origin')}: {error}") from error
+    except TypeError as error:
+        raise BadFile(f"{folder / storage.MANIFEST} has other parameters than '{registered['name']}': {error}") from None
+    index.registered, index.fingerprint, index.about = registered, manifest["fingerprint"], manifest["about"]
+    index.restore(folder, manifest)
+    return index

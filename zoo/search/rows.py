@@ -1,0 +1,214 @@
+"""What an index keeps beside its descriptors: growing arrays, the caller's ids, and small JSON payloads."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SEPARATOR = "\0"  # between texts on disk; no path and no JSON holds it
+
+
+class Growing:
+    """Rows that grow by amortised doubling, so that adding a million items in small batches stays linear."""
+
+    def __init__(self, dtype: Any, *shape: int) -> None:
+        self._store = np.empty((0, *shape), dtype)
+        self._count = 0
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Returns what was appended, (n, …), as a view."""
+        return self._store[: self._count]
+
+    def append(self, rows: np.ndarray) -> None:
+        """Adds rows behind the last one."""
+        end = self._count + len(rows)
+        if end > len(self._store):
+            bigger = np.empty((max(end, len(self._store) * 3 // 2), *self._store.shape[1:]), self._store.dtype)
+            bigger[: self._count] = self.rows
+            self._store = bigger
+        self._store[self._count : end] = rows
+        self._count = end
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Drops the rows where `mask (n,)` is False; the others keep their order."""
+        self._store = self.rows[mask]
+        self._count = len(self._store)
+
+
+class Ids:
+    """The caller's ids, all strings or all ints, by position and by value."""
+
+    def __init__(self) -> None:
+        self._rows: Growing | None = None
+        self._positions: dict[Any, int] | None = None  # made when first asked for: searching alone needs none
+
+    def __len__(self) -> int:
+        """Returns the number of ids."""
+        return 0 if self._rows is None else len(self._rows.rows)
+
+    @property
+    def array(self) -> np.ndarray:
+        """Returns the ids (n,) as objects or int64."""
+        return np.empty(0, object) if self._rows is None else self._rows.rows
+
+    def checked(self, ids: Sequence[Any]) -> np.ndarray:
+        """Returns ids as an array.
+
+        Raises ValueError where they are neither all strings nor all ints, not of the kind of those that are there, or
+        where one appears twice.
+        """
+        ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        kinds = set(map(type, ids))
+        if len(kinds) > 1 or not kinds <= {str, int}:
+            raise ValueError(f"ids must be all strings or all ints, got {sorted(kind.__name__ for kind in kinds)}")
+        array = _array(ids)
+        if self._rows is not None and len(self) and len(array) and array.dtype != self._rows.rows.dtype:
+            there, got = type(self.array[:1].tolist()[0]).__name__, type(ids[0]).__name__
+            raise ValueError(f"ids must be of one kind: the index has {there}, got {got}")
+        if len(set(ids)) < len(ids):
+            repeated = next(value for place, value in enumerate(ids) if value in ids[:place])
+            raise ValueError(f"ids must be unique, got {repeated!r} twice")
+        return array
+
+    def append(self, ids: np.ndarray) -> None:
+        """Adds ids that `checked` returned and that are not there yet."""
+        if self._rows is None or not len(self):
+            self._rows = Growing(ids.dtype)
+        if self._positions is not None:
+            self._positions.update(zip(ids.tolist(), range(len(self), len(self) + len(ids)), strict=True))
+        self._rows.append(ids)
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Drops the ids where `mask (n,)` is False."""
+        self._rows.keep(mask)
+        self._positions = None
+
+    def find(self, value: Any) -> int | None:
+        """Returns the position of an id, or None."""
+        if self._positions is None:
+            self._positions = dict(zip(self.array.tolist(), range(len(self)), strict=True))
+        return self._positions.get(value)
+
+    def positions(self, ids: Sequence[Any]) -> np.ndarray:
+        """Returns the positions (n,) int64 of ids; raises ValueError naming the first that is not there."""
+        found = [self.find(value) for value in ids]
+        if None in found:
+            raise ValueError(f"the index has no item with the id {list(ids)[found.index(None)]!r}")
+        return np.array(found, np.int64)
+
+    def clash(self, ids: np.ndarray) -> Any:
+        """Returns the first of `ids` that is there already, or None."""
+        return next((value for value in ids.tolist() if self.find(value) is not None), None) if len(self) else None
+
+
+class Payloads:
+    """A small JSON mapping beside every item, with the filter that `where` asks for."""
+
+    def __init__(self) -> None:
+        self._texts = Growing(object)
+        self._columns: dict[str, tuple[np.ndarray, dict[Any, int]]] = {}
+
+    def append(self, texts: np.ndarray) -> None:
+        """Adds payloads in the form that `payload_texts` returns."""
+        self._texts.append(texts)
+        self._columns.clear()
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Drops the payloads where `mask (n,)` is False."""
+        self._texts.keep(mask)
+        self._columns.clear()
+
+    @property
+    def texts(self) -> np.ndarray:
+        """Returns the payloads (n,) as JSON, "" for an empty one."""
+        return self._texts.rows
+
+    def at(self, positions: np.ndarray) -> list[dict[str, Any]]:
+        """Returns the mappings at `positions`."""
+        return [json.loads(text) if text else {} for text in self.texts[positions].tolist()]
+
+    def matching(self, where: Mapping[str, Any]) -> np.ndarray:
+        """Returns where (n,) all of `where` holds: payload[key] equals the value, or one of a list of values."""
+        mask = np.ones(len(self.texts), bool)
+        for key, values in wanted(where).items():
+            codes, known = self._column(key)
+            mask &= np.isin(codes, [known[value] for value in values if value in known])
+        return mask
+
+    def _column(self, key: str) -> tuple[np.ndarray, dict[Any, int]]:
+        """Returns a number for the value of `key` in every payload, -1 without one, and the values' numbers."""
+        if key not in self._columns:
+            known: dict[Any, int] = {}
+            codes = np.full(len(self.texts), -1, np.int32)
+            for place, payload in enumerate(self.at(slice(None))):
+                value = payload.get(key)
+                if isinstance(value, str | int | float):
+                    codes[place] = known.setdefault(value, len(known))
+            self._columns[key] = codes, known
+        return self._columns[key]
+
+
+def wanted(where: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the values that each key of a filter may have; raises ValueError for what can't be compared."""
+    result = {}
+    for key, values in where.items():
+        values = list(values) if isinstance(values, list | tuple | set | frozenset) else [values]
+        if not isinstance(key, str) or not all(isinstance(v, str) or _is_finite(v) for v in values):
+            raise ValueError(f"where must map names to strings, numbers, booleans or lists of them, got {where!r}")
+        result[key] = values
+    return result
+
+
+def payload_texts(payloads: Sequence[Mapping[str, Any]] | None, count: int) -> np.ndarray:
+    """Returns payloads as JSON (count,), "" for an empty one; raises ValueError for another number or no JSON."""
+    if payloads is None:
+        return np.full(count, "", object)
+    if len(payloads) != count:
+        raise ValueError(f"payloads must be one mapping per id, got {len(payloads)} for {count} ids")
+    try:
+        dumped = [json.dumps(dict(p), ensure_ascii=False, separators=(",", ":")) if p else "" for p in payloads]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"payloads must be mappings that JSON can hold: {error}") from None
+    return _array(dumped)
+
+
+def pack(values: np.ndarray) -> np.ndarray:
+    """Returns ids or texts in the form that is written: int64, or the bytes of all strings with separators."""
+    if values.dtype != object:
+        return values
+    return np.frombuffer(_SEPARATOR.join(values.tolist()).encode(), np.uint8)
+
+
+def unpack(stored: np.ndarray, count: int) -> np.ndarray:
+    """Returns what `pack` was given, `count` values; raises ValueError where the number differs."""
+    if stored.dtype != np.uint8:
+        values = stored
+    else:
+        values = _array(stored.tobytes().decode().split(_SEPARATOR) if count else [])
+    if len(values) != count:
+        raise ValueError(f"it holds {len(values)} values instead of {count}")
+    return values
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _array(values: list[Any]) -> np.ndarray:
+    if values and isinstance(values[0], int):
+        try:
+            return np.array(values, np.int64)
+        except OverflowError:
+            raise ValueError("ids that are ints must fit into 64 bits") from None
+    if _SEPARATOR in "".join(values):
+        raise ValueError("ids and payloads must not hold the character NUL")
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
