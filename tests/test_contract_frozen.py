@@ -60,3 +60,58 @@ def test_a_model_that_is_not_trained_is_frozen_and_its_file_complete(distributio
         return
     with pytest.raises(AssertionError, match=broken):
         check_model("still", tmp_path)
+
+
+FITTED = """
+import torch
+
+from zoo.module import Embedder
+from zoo.types import Batch, Representation
+
+
+class Fitted(Embedder):
+    trained = False
+    needs_fitting = True
+
+    def __init__(self, *, refuse, keep):
+        super().__init__()
+        self.refuse, self.keep = refuse, keep
+        self.register_buffer("mean", torch.full((3,), float("nan")))
+
+    def embed(self, batch, role="gallery"):
+        if self.refuse and self.mean.isnan().any():
+            raise RuntimeError("not fitted")
+        return Representation(vector=batch.images.mean((2, 3)) - (self.mean if self.keep else self.other))
+
+    def fit_statistics(self, batches, labels):
+        self.other = sum(batch.images.mean((0, 2, 3)) for batch in batches)
+        if self.keep:
+            self.mean.copy_(self.other)
+
+    @classmethod
+    def tiny_batch(cls):
+        return Batch(torch.arange(2), torch.rand(2, 3, 4, 4))
+"""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "broken"),
+    [
+        ({}, None),
+        ({"refuse": False}, "must raise RuntimeError where it embeds unfitted"),
+        ({"keep": False}, "fitted statistics must lie in buffers or parameters"),
+    ],
+)
+def test_a_model_that_is_fitted_refuses_before_and_keeps_it_in_its_file(distribution, tmp_path, parameters, broken):
+    yaml = "_target_: zoo.create\n_convert_: all\nkind: model\nname: fitted\nrefuse: true\nkeep: true\n"
+    files = {
+        "zoo_fitted/__init__.py": "",
+        "zoo_fitted/module.py": FITTED,
+        "zoo_fitted/conf/model/fitted.yaml": yaml,
+    }
+    distribution("zoo-fitted", "1.0", {"fitted": "zoo_fitted.module:Fitted"}, files)
+    if broken is None:
+        check_model("fitted", tmp_path)
+        return
+    with pytest.raises(AssertionError, match=broken):
+        check_model("fitted", tmp_path, **parameters)

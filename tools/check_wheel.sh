@@ -164,6 +164,26 @@ PYTHON
     ok "zoo truth compares scenes and searches by one"
 }
 
+check_search() {
+    expect 0 python - <<'PYTHON'
+import numpy as np
+from pathlib import Path
+from PIL import Image
+Path("my photos").mkdir()
+for number in range(4):
+    pixels = np.random.default_rng(number).integers(0, 255, (6, 8, 3), np.uint8)
+    Image.fromarray(pixels).resize((64, 48)).save(f"my photos/photo ({number}).jpg")
+PYTHON
+    expect 0 zoo-embed "my photos" model.backbone=test_resnet model.backbone_weights=random trainer.enable_progress_bar=false
+    expect 0 zoo-index
+    expect 0 zoo-search "my photos/photo (2).jpg" k=2
+    says "photo (2)"
+    [[ -s $(echo outputs/search/found/*/contact_sheet.png) ]] || fail "zoo search left no contact sheet"
+    expect 2 zoo search "my photos/photo (9).jpg"
+    says "no such file or folder"
+    ok "photos are embedded, indexed and searched"
+}
+
 check_plugin_tests() {
     cp "$root"/tests/plugins/zoo_acme/tests/*.py "$work/tests"
     expect 0 python -m pytest -q -p no:cacheprovider "$work/tests"
@@ -179,5 +199,6 @@ check_commands
 check_training
 check_judging
 check_truth
+check_search
 check_plugin_tests
 ok "wheel and plugins"

@@ -51,13 +51,13 @@ PROTOCOLS = {  # column → world, benchmark and what differs from its YAML
     "3 queries, one size": ("one size", "oxford", TRUTH),
     "Caltech-101": ("caltech", "instances", {"k": [1]}),
 }
-EXPANSIONS = {  # heading → re-rankers
-    "none": (),
-    "AQE": ("aqe",),
-    "αQE": ("alpha_qe",),
-    "DBA": ("dba",),
-    "SuperGlobal": ("superglobal",),
-    "regional QE": ("regional_qe",),
+EXPANSIONS = {  # heading → re-rankers and what differs from their YAMLs
+    "none": {},
+    "AQE": {"aqe": {"k": 10}},
+    "αQE": {"alpha_qe": {"k": 10, "alpha": 3.0}},
+    "DBA": {"dba": {}},
+    "SuperGlobal": {"superglobal": {}},
+    "regional QE": {"regional_qe": {}},
 }
 
 
@@ -180,7 +180,7 @@ class Judged:
     def cell(self, protocol: str, expansion: str, gallery: Tensor, queries: Tensor) -> dict[str, Any]:
         """Returns mean, half_width and per_query of the protocol's mean average precision."""
         digest = hashlib.sha256(gallery.numpy().tobytes() + queries.numpy().tobytes()).hexdigest()[:16]
-        key = f"{protocol} | {expansion} | {digest}"
+        key = f"{protocol} | {expansion} {EXPANSIONS[expansion]} {SHORTLIST} | {digest}"
         if key not in self.known:
             self.known[key] = _judge(protocol, expansion, gallery, queries)
             with replacing(self.file) as path:
@@ -190,7 +190,7 @@ class Judged:
 
 def _judge(protocol: str, expansion: str, gallery: Tensor, queries: Tensor) -> dict[str, Any]:
     asked = benchmark(protocol)
-    stages = {name: zoo.create("reranker", name) for name in EXPANSIONS[expansion]}
+    stages = {name: zoo.create("reranker", name, **changed) for name, changed in EXPANSIONS[expansion].items()}
     index = "flat" if gallery.dim() == 2 else "regions"
     asked.search = (
         Searching(partial(zoo.create, "index", index, metric="cosine"), None, stages, SHORTLIST) if stages else None

@@ -81,6 +81,7 @@ def shell(tmp_path_factory, plugin_site):
         ("zoo train seed=3 data=sort", "zoo train seed=3 data=sort_of_clevr"),
         ("zoo train model=acme_rank model.hid", "zoo train model=acme_rank model.hidden="),
         ("zoo eval benchmark=rel", "zoo eval benchmark=relational"),
+        ("zoo index index=fl", "zoo index index=flat"),
         ("zoo score benchmark=rev", "zoo score benchmark=revisited"),
         ("zoo info two", "zoo info two_stage_rn"),
         ("zoo info acme_m", "zoo info acme_mrr"),

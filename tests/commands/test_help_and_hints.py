@@ -7,6 +7,20 @@ import sys
 
 import pytest
 
+VERBS = (
+    "train",
+    "eval",
+    "embed",
+    "index",
+    "search",
+    "score",
+    "compare",
+    "report",
+    "truth",
+    "info",
+    "list",
+    "completion",
+)
 HEAVY = ("torch", "lightning", "timm", "torchmetrics", "wandb", "numba", "zoo_acme", "zoo_broken")
 LIGHT_COMMANDS = [
     "--help",
@@ -19,6 +33,9 @@ LIGHT_COMMANDS = [
     "train --cfg job",
     "train -sc query=bash",
     "eval --help",
+    "embed --help",
+    "index --help",
+    "search --help",
     "score --help",
     "compare --help",
     "report --help",
@@ -28,7 +45,7 @@ LIGHT_COMMANDS = [
 def test_help_shows_every_verb(command):
     shown = command("zoo", "--help").stdout
     assert shown == command("zoo").stdout
-    for verb in ("train", "eval", "score", "compare", "report", "truth", "info", "list", "completion"):
+    for verb in VERBS:
         assert f"\n  {verb} " in shown
 
 
@@ -82,7 +99,7 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
     [
         (
             "tran",
-            "verbs are train, eval, score, compare, report, truth, info, list, completion. Did you mean 'train'?",
+            f"verbs are {', '.join(VERBS)}. Did you mean 'train'?",
         ),
         (
             "list modle",
@@ -90,7 +107,8 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
         ),
         (
             "train model=two_stage_rm",
-            "unknown model 'two_stage_rm'; known: global_descriptor, two_stage_rn. Did you mean 'two_stage_rn'?",
+            "unknown model 'two_stage_rm'; known: global_descriptor, local_features, regional_aggregation, "
+            "two_stage_rn. Did you mean 'two_stage_rn'?",
         ),
         ("eval data=sort_of_clever", "Did you mean 'sort_of_clevr'?"),
         ("train trainer=cqu", "Did you mean 'cpu'?"),
@@ -106,7 +124,10 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
         ("train model.g=[16", "'model.g=[16' is no valid override, which is key=value: no viable alternative"),
         ("train seed", "'seed' is no valid override, which is key=value: missing EQUAL"),
         ("train seed=0,1", "'seed=0,1' has several values: add -m to run a job for each, or write key=[…] for a list"),
-        ("train --config-name=tran", "unknown config 'tran'; known: eval, score, train. Did you mean 'train'?"),
+        (
+            "train --config-name=tran",
+            "unknown config 'tran'; known: embed, eval, index, score, search, train. Did you mean 'train'?",
+        ),
     ],
 )
 def test_a_slip_names_the_nearest_word_and_exits_2(command, line, says):

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 from photo_runs import embed, photos, run
@@ -17,6 +11,7 @@ from zoo.files import BadFile
 from zoo.registry import UsageError
 from zoo.search.features import open_features
 from zoo.search.index import open_index
+from zoo.search.indexes.flat import export as FlatIndex
 
 
 @pytest.fixture
@@ -106,18 +101,22 @@ def test_without_features_it_says_how_to_make_some(tmp_path):
         run("index", tmp_path)
 
 
-def test_a_killed_build_goes_on_without_loss_or_duplicates(tmp_path, vectors):
-    path, out = vectors(3000), tmp_path / "i"
-    words = [sys.executable, "-m", "zoo.commands.index", f"features={path}", f"out={out}", "block=10"]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (out / "manifest.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert 10 <= len(open_index(out)) < 3000
-    run("index", tmp_path, f"features={path}", f"out={out}")
-    features, index = open_features(path), open_index(out)
+def test_a_stopped_build_goes_on_without_loss_or_duplicates(tmp_path, vectors, monkeypatch, capsys):
+    overrides = [f"features={vectors(90)}", f"out={tmp_path / 'i'}"]
+    save, commits = FlatIndex.save, []
+
+    def stopping(*arguments):
+        save(*arguments)
+        commits.append(arguments)
+        if len(commits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(FlatIndex, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run("index", tmp_path, *overrides, "block=10")
+    assert len(open_index(tmp_path / "i")) == 30
+    run("index", tmp_path, *overrides)
+    assert counts(capsys) == ["90", "60", "0", "30"]
+    features, index = open_features(tmp_path / "v.npz"), open_index(tmp_path / "i")
     assert sorted(index.ids) == sorted(features.ids)
-    probes = features.ids[::100]
-    assert [found.ids[0] for found in index.search(features.get(probes), 1)] == probes
+    assert [found.ids[0] for found in index.search(features.get(features.ids), 1)] == features.ids

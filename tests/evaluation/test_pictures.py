@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from zoo.evaluation.pictures import GAP, TILE, TITLE, SheetRow, Tile, contact_sheet, ranked_sheet
+from zoo.evaluation.pictures import GAP, TILE, TITLE, Outline, SheetRow, Tile, contact_sheet, ranked_sheet
 
 
 class ColourData:
@@ -43,3 +43,15 @@ def test_shapes_of_pictures_are_kept():
     heights = [black[:, GAP + i * (TILE + GAP) : GAP + i * (TILE + GAP) + TILE].any(1).sum() for i in range(2)]
     assert abs(heights[0] - TILE) <= 2
     assert abs(heights[1] - TILE / 4) <= 2
+
+
+def test_outlines_lie_where_they_are_in_the_picture():
+    grey, colour = np.full((20, 40, 3), 128, np.uint8), (255, 0, 0)
+    outlines = [Outline([(10, 5), (30, 5), (30, 15), (10, 15)], colour)]
+    sheet = np.asarray(contact_sheet([SheetRow("row", [Tile(grey, "two\nlines", outlines=outlines)])], side=160))
+    drawn = np.argwhere((sheet == colour).all(-1)) - [GAP + TITLE + 40, GAP]  # the picture is 160 × 80, in the middle
+    assert np.abs(drawn.min(0) - [20, 40]).max() <= 2
+    assert np.abs(drawn.max(0) - [60, 120]).max() <= 2
+    whole = [Outline([(0, 0), (40, 0), (40, 20), (0, 20)], colour)]
+    sheet = np.asarray(contact_sheet([SheetRow("row", [Tile(grey, "", outlines=whole)])], side=160))
+    assert (sheet == colour).all(-1).sum() > 2 * (160 + 80)  # its border is drawn inside

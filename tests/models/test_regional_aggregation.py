@@ -12,6 +12,7 @@ from scipy.linalg import logm
 import zoo
 from zoo import checkpoints
 from zoo.models.regional_aggregation.module import RegionalAggregation, sampled
+from zoo.models.regional_aggregation.net import drop_last_pool
 from zoo.types import Batch
 
 TINY = dict(RegionalAggregation.tiny)
@@ -180,6 +181,17 @@ def test_a_map_without_activation_has_its_whole_region_alone(model, monkeypatch)
     assert found.regions.isfinite().all()
 
 
+def test_a_pooling_behind_the_last_convolution_is_left_out():
+    model = build(backbone="torchvision/squeezenet1_1")  # ends in no pooling
+    layers = model.net.backbone.network.features
+    assert sum(isinstance(layer, torch.nn.MaxPool2d) for layer in layers) == 3
+    layers.append(torch.nn.MaxPool2d(2))
+    before = model.net.backbone(torch.zeros(1, 3, 128, 128)).shape[2]
+    drop_last_pool(model.net.backbone)
+    assert model.net.backbone(torch.zeros(1, 3, 128, 128)).shape[2] == 2 * before + 1
+    assert sum(isinstance(layer, torch.nn.MaxPool2d) for layer in layers) == 3
+
+
 def test_its_own_file_alone_rebuilds_it(model, tmp_path):
     checkpoints.save_weights(model, tmp_path / "model.safetensors")
     again = zoo.load_model(str(tmp_path / "model.safetensors"))
@@ -195,7 +207,7 @@ def test_it_refuses_to_embed_before_it_is_fitted():
 
 def test_too_few_regions_are_an_error_with_both_numbers():
     model = build(dimension=8, order=1, regions="whole")
-    said = r"dimension=8 must be fitted on more regions than that \(fit_regions=8192\), "
+    said = r"dimension=8 must be fitted on more regions than that \(fit_regions=4096\), "
     with pytest.raises(ValueError, match=said + "the set has 4: take more images, or a smaller dimension"):
         model.fit_statistics([photos(0)], None)
     with pytest.raises(ValueError, match=said + "8 images have at most 8"):

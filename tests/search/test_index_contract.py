@@ -27,7 +27,11 @@ def test_a_plugins_index_is_held_to_it_too(plugins, tmp_path):
         ("remove", lambda self, ids: None, "removing what is not there must raise ValueError"),
         ("payloads", lambda self, ids: [{} for _ in ids], "payloads must be those of the ids"),
         ("check_model", lambda self, items, what: None, "items of another model must raise ValueError"),
-        ("segment", lambda self, start: {"vector": -self._rows()[start:]}, "an opened index must return the same lists"),
+        (
+            "segment",
+            lambda self, start: {"vector": -self._rows()[start:]},
+            "an opened index must return the same lists",
+        ),
     ],
 )
 def test_a_broken_clause_is_named(method, broken, clause, tmp_path, monkeypatch):

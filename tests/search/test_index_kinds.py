@@ -105,6 +105,7 @@ def test_ids_may_be_arrays():
     index.add(torch.arange(3, 5), vectors(normal(2, 4)))
     index.remove(torch.tensor([1]))
     assert index.ids == [0, 2, 3, 4]
+    assert torch.equal(index.get(np.array([2, 0])).vector, index.get([2, 0]).vector)
 
 
 @pytest.mark.parametrize("where", [{"a": None}, {"a": float("nan")}, {"a": {"b": 1}}, {1: "a"}, {"a": [[1]]}])
@@ -158,7 +159,9 @@ def test_ivf_pq_names_the_numbers_that_do_not_fit(tmp_path):
         index.add([0], vectors(normal(1, 18)))
     index.add([0], vectors(normal(1, 16)))
     for call in (lambda: index.search(vectors(normal(1, 16)), 1), lambda: index.save(tmp_path)):
-        with pytest.raises(ValueError, match="lists=300 and bits=8 needs at least 300 vectors to be trained on.* has 1"):
+        with pytest.raises(
+            ValueError, match=r"lists=300 and bits=8 needs at least 300 vectors to be trained on.* has 1"
+        ):
             call()
     for key, value in {"lists": 0, "bits": 13, "probes": 0, "metric": "cos"}.items():
         with pytest.raises(ValueError, match=f"{key} must be .*got {value!r}"):

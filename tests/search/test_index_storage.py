@@ -94,6 +94,7 @@ def test_a_killed_build_goes_on_without_loss_or_duplicates(kind, point, at, tmp_
     assert child.exitcode == -signal.SIGKILL
     committed = at + (point == "clean-up")
     assert (folder / storage.MANIFEST).exists() == (committed > 0)
+    assert storage.is_unused(folder) == (committed == 0)
     if committed:
         assert open_index(folder).ids == whole.ids[: committed * BATCH]
     build(folder, kind)
@@ -172,6 +173,8 @@ def test_an_index_moves_with_its_folder(tmp_path):
 
 def test_files_of_others_stay(tmp_path):
     (tmp_path / "notes.npy").write_text("mine")
+    assert not storage.is_unused(tmp_path)
+    assert not storage.is_unused(tmp_path / "notes.npy")
     (tmp_path / "000001-orphan.npy").write_text("of a killed commit")
     made(tmp_path)
     assert (tmp_path / "notes.npy").exists()

@@ -98,11 +98,9 @@ class FittingLoop(lightning.LightningModule):
         return None
 
     def _save(self) -> None:
-        data = self.images.data.registered or {"name": type(self.images.data).__name__, "parameters": {}}
-        self.model.registered["fitted_on"] = {
-            "data": data["name"], "parameters": data["parameters"], "split": self.images.split,
-            "images": self.images.readable,
-        }  # fmt: skip
+        data = self.images.data.registered
+        told = {"data": data["name"], "parameters": data["parameters"], "split": self.images.split}
+        self.model.registered["fitted_on"] = {**told, "images": self.images.readable}
         for path in self.paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             checkpoints.save_weights(self.model, path)

@@ -80,7 +80,7 @@ def evidence_words(evidence: Mapping[str, Any] | None) -> str:
         words.append(f"{evidence['inliers']} inliers")
     if evidence.get("region") is not None:
         asked = evidence.get("query_region")
-        words.append(f"region {evidence['region']}" + ("" if asked is None else f" by the query's {asked}"))
+        words.append(f"region {evidence['region']}" + ("" if asked is None else f" (query's {asked})"))
     return ", ".join(words)
 
 
@@ -93,7 +93,9 @@ def _print(one: Mapping[str, Any]) -> None:
     always, known = ["rank", "id", "score"], ("label", "why", "path")
     columns = always + [key for key in known if any(row[key] for row in rows)]
     box = "" if one["box"] is None else f" {one['box']}"
-    table = Table(*columns, title=Text(f"{one['query']}{box}"), title_justify="left")
+    table = Table(title=Text(f"{one['query']}{box}"), title_justify="left")
+    for key in columns:
+        table.add_column(key, no_wrap=key not in ("id", "path"), overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if row[key] is None else str(row[key])) for key in columns))
     Console().print(table if rows else f"{one['query']}: nothing found")

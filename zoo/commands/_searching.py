@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ _MANIFEST = "manifest.json"
 
 
 def quiet() -> None:
-    """Keeps faiss from saying how it was loaded."""
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+    """Keeps faiss and Milvus Lite from saying how they were loaded and stopped."""
+    for name in ("faiss.loader", "milvus_lite"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def newest(output_dir: str, kind: str, key: str, how: str) -> Path:
@@ -31,6 +33,11 @@ def newest(output_dir: str, kind: str, key: str, how: str) -> Path:
     others = f", the newest of {len(manifests)} in {folder}" if len(manifests) > 1 else ""
     log.info("%s=%s%s", key, path, others)
     return path
+
+
+def folder_name(text: str) -> str:
+    """Returns a text as the name of a folder that can be typed without quotes."""
+    return re.sub(r"[^\w.-]+", "_", text)
 
 
 def check_count(name: str, value: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
+from zoo.commands._searching import folder_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,8 +70,7 @@ def _folder(cfg: DictConfig) -> Path:
     """Returns where the features go: `out`, else a folder named after the images and the run."""
     if cfg.out is not None:
         return Path(cfg.out).expanduser()
-    name = Path(_roots(cfg)[0]).name
-    return Path(cfg.paths.output_dir) / "features" / f"{name}-{cfg.run_name}"
+    return Path(cfg.paths.output_dir) / "features" / folder_name(f"{Path(_roots(cfg)[0]).name}-{cfg.run_name}")
 
 
 def _roots(cfg: DictConfig) -> list[str]:
@@ -82,7 +83,7 @@ def _stamps(data: Any) -> dict[str, dict[str, Any]]:
     split = data.gallery_split
     ids = data.ids(split)
     try:
-        labels = [{"label": label} for label in data.labels(split)]
+        labels = [{"label": label} if label else {} for label in data.labels(split)]
     except (ValueError, NotImplementedError):  # all in one folder
         labels = [{} for _ in ids]
     stamps = {}
@@ -157,7 +158,9 @@ def _conclude(cfg: DictConfig, folder: Path) -> None:
         raise UsageError(f"no image could be read, so there are no features: see {folder / UNREADABLE}")
     for name in cfg.export:
         log.info("written: %s", _features_files.export(features, name))
-    log.info("written: %s, %s images; next: zoo index %s", folder, f"{len(features):,}", folder)
+    searchable = {"vector", "regions"} & set(features.kinds)
+    then = shlex.join(["zoo", "index", str(folder)]) if searchable else f"zoo search … features='{folder}'"
+    log.info("written: %s, %s images; next: %s", folder, f"{len(features):,}", then)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
-from zoo.commands._searching import check_count, in_blocks, newest, quiet
+from zoo.commands._searching import check_count, folder_name, in_blocks, newest, quiet
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def index(cfg: DictConfig) -> None:
 def _folder(cfg: DictConfig, features: Features) -> Path:
     if cfg.out is not None:
         return Path(cfg.out).expanduser()
-    return Path(cfg.paths.output_dir) / "indexes" / f"{features.path.stem}-{cfg.index.name}"
+    name = features.path.name if features.path.is_dir() else features.path.stem
+    return Path(cfg.paths.output_dir) / "indexes" / folder_name(f"{name}-{cfg.index.name}")
 
 
 def _opened(cfg: DictConfig, folder: Path, features: Features) -> tuple[Index, dict[str, Any]]:
@@ -167,7 +169,7 @@ def _print(built: Index, folder: Path, counts: dict[str, int], seconds: float) -
     table = Table(*row)
     table.add_row(*row.values())
     Console().print(table)
-    log.info("written: %s; next: zoo search PICTURE index_path=%s", folder, folder)
+    log.info("written: %s; next: zoo search PICTURE %s", folder, shlex.quote(f"index_path={folder}"))
 
 
 if __name__ == "__main__":

@@ -87,6 +87,10 @@ class Index:
         """Says whether an item with this id is there."""
         raise NotImplementedError(f"{type(self).__name__} must implement __contains__(id)")
 
+    def known(self, ids: Sequence[str] | Sequence[int]) -> list[str] | list[int]:
+        """Returns those of `ids` that are there, in their order; one question where each `in` would be a request."""
+        return [name for name in ids if name in self]
+
     def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         """Makes what the index holds the state of `folder`; a crash on the way leaves the former state.
 
@@ -104,7 +108,9 @@ class Index:
         Raises ValueError for one that was built past `zoo.create`.
         """
         if self.registered is None:
-            raise ValueError(f"only an index made by zoo.create('index', …) can be saved, not a bare {type(self).__name__}")
+            raise ValueError(
+                f"only an index made by zoo.create('index', …) can be saved, not a bare {type(self).__name__}"
+            )
         return {"index": self.registered, "fingerprint": self.fingerprint, "about": dict(self.about)}
 
     def check_model(self, items: Representation, what: str) -> None:
@@ -129,7 +135,9 @@ def open_index(folder: Path | str) -> Index:
     except registry.UsageError as error:
         raise registry.UsageError(f"{folder} was written by {registered.get('origin')}: {error}") from error
     except TypeError as error:
-        raise BadFile(f"{folder / storage.MANIFEST} has other parameters than '{registered['name']}': {error}") from None
+        raise BadFile(
+            f"{folder / storage.MANIFEST} has other parameters than '{registered['name']}': {error}"
+        ) from None
     index.registered, index.fingerprint, index.about = registered, manifest["fingerprint"], manifest["about"]
     index.restore(folder, manifest)
     return index

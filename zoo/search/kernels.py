@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numba import njit
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 TILE = 4  # query regions, against two stored ones at a time: as many sums as there are registers for
 
+# Sums may be taken in any order, which vector instructions need; NaN and infinity keep their meaning.
+_REORDERED = {"reassoc", "contract", "nsz"}
 
-@njit(cache=True, fastmath={"reassoc", "contract", "nsz"}, nogil=True)
+
+def _compiled(function: Callable) -> Callable:
+    """Compiles as `zoo.ops.compiling.compiled` does, with sums in any order."""
+    try:
+        return njit(cache=True, nogil=True, fastmath=_REORDERED)(function)
+    except RuntimeError:
+        return njit(nogil=True, fastmath=_REORDERED)(function)
+
+
+@_compiled
 def row_maxima(queries, rows, out):
     """Write for each row (T, D) its largest product with any of `queries (R, D)` to `out (T,)`.
 

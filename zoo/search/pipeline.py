@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from zoo.search.reranking import name_of
+from zoo.search.reranking import ExpandingReranker, name_of
 from zoo.types import Ranking, Representation
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class Pipeline:
         rows = [row for row, state in enumerate(states) if state.ids]
         if not rows:
             return
-        expanded = [stage.expand(states[row].query, *self._arguments(states[row], source)) for row in rows]
+        count = stage.k if isinstance(stage, ExpandingReranker) else None  # of the hits that it reads
+        expanded = [stage.expand(states[row].query, *self._arguments(states[row], source, count)) for row in rows]
         try:
             found = source.search(_stacked(expanded), rows)
         except ValueError as error:
@@ -134,8 +135,10 @@ class Pipeline:
         _take(state, Ranking([*found.ids, *state.ids[len(first) :]], scores))
         _show(state, found)
 
-    def _arguments(self, state: _State, source: _Source) -> tuple[Representation, Mapping[str, Any], list[dict]]:
-        ids = state.ids[: self.shortlist]
+    def _arguments(
+        self, state: _State, source: _Source, count: int | None = None
+    ) -> tuple[Representation, Mapping[str, Any], list[dict]]:
+        ids = state.ids[: self.shortlist][:count]
         payloads = self.index.payloads(ids)
         tables = state.numbers.items()
         described = [

@@ -6,6 +6,7 @@ import abc
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -76,10 +77,10 @@ class HitReranker(abc.ABC):
             if len(self.needs) != 1:
                 fields_ = f"the reranker {name_of(self)} needs the representation fields {list(self.needs)}"
                 raise ValueError(f"{fields_}, got {type(given).__name__}")
-            array = torch.as_tensor(given)
+            array = _tensor(given)
             given = Representation(**{self.needs[0]: array[None] if one and array.dim() == 1 else array})
         values = {f.name: getattr(given, f.name) for f in fields(given) if f.name != "fingerprint"}
-        filled = {name: _precise(torch.as_tensor(value)) for name, value in values.items() if value is not None}
+        filled = {name: _tensor(value) for name, value in values.items() if value is not None}
         items = Representation(**filled, fingerprint=given.fingerprint)
         items.require(self.needs, f"the reranker {name_of(self)}")
         for field in self.needs:
@@ -103,11 +104,15 @@ class HitReranker(abc.ABC):
 
 
 class ExpandingReranker(HitReranker):
-    """Re-orders hits by their cosine similarity to an expanded query.
+    """Re-orders hits by their cosine similarity to an expanded query, made of the first `k` hits.
 
     The pipeline takes the expanded query of `expand` to search the index again, which also finds what the first search
-    missed.
+    missed; it hands over no more than `k` hits. Raises ValueError for k below 1.
     """
+
+    def __init__(self, *, k: int) -> None:
+        check_positive(k=k)
+        self.k = k
 
     @abc.abstractmethod
     def expanded(self, query: Representation, hits: Representation) -> Representation:
@@ -161,7 +166,10 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be above 0, got {value}")
 
 
-def _precise(tensor: Tensor) -> Tensor:
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, np.ndarray) and not value.flags.writeable:  # a mapped file; torch would warn
+        value = value.copy()
+    tensor = torch.as_tensor(value)
     return tensor if tensor.dtype in (torch.bool, torch.float32, torch.float64) else tensor.float()
 
 

@@ -11,14 +11,26 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_LINE = 64  # bytes of a cache line
 _SEPARATOR = "\0"  # between texts on disk; no path and no JSON holds it
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Returns an empty array that begins with a cache line; vector instructions read another half as fast."""
+    dtype = np.dtype(dtype)
+    if dtype.hasobject:
+        return np.empty(shape, dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + _LINE, np.uint8)
+    start = -raw.ctypes.data % _LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 class Growing:
     """Rows that grow by amortised doubling, so that adding a million items in small batches stays linear."""
 
     def __init__(self, dtype: Any, *shape: int) -> None:
-        self._store = np.empty((0, *shape), dtype)
+        self._store = aligned((0, *shape), dtype)
         self._count = 0
 
     @property
@@ -30,7 +42,7 @@ class Growing:
         """Adds rows behind the last one."""
         end = self._count + len(rows)
         if end > len(self._store):
-            bigger = np.empty((max(end, len(self._store) * 3 // 2), *self._store.shape[1:]), self._store.dtype)
+            bigger = aligned((max(end, len(self._store) * 3 // 2), *self._store.shape[1:]), self._store.dtype)
             bigger[: self._count] = self.rows
             self._store = bigger
         self._store[self._count : end] = rows
@@ -38,8 +50,9 @@ class Growing:
 
     def keep(self, mask: np.ndarray) -> None:
         """Drops the rows where `mask (n,)` is False; the others keep their order."""
-        self._store = self.rows[mask]
-        self._count = len(self._store)
+        kept = self.rows[mask]
+        self._store = aligned(kept.shape, kept.dtype)
+        self._store[:], self._count = kept, len(kept)
 
 
 class Ids:
@@ -64,17 +77,14 @@ class Ids:
         Raises ValueError where they are neither all strings nor all ints, not of the kind of those that are there, or
         where one appears twice.
         """
-        ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
-        kinds = set(map(type, ids))
-        if len(kinds) > 1 or not kinds <= {str, int}:
-            raise ValueError(f"ids must be all strings or all ints, got {sorted(kind.__name__ for kind in kinds)}")
-        array = _array(ids)
-        if self._rows is not None and len(self) and len(array) and array.dtype != self._rows.rows.dtype:
-            there, got = type(self.array[:1].tolist()[0]).__name__, type(ids[0]).__name__
+        array = _integers(ids)
+        if array is None:
+            array = _names_or_integers(ids if isinstance(ids, list) else list(ids))
+        if len(self) and len(array) and array.dtype != self._rows.rows.dtype:
+            there, got = ("str" if rows.dtype == object else "int" for rows in (self._rows.rows, array))
             raise ValueError(f"ids must be of one kind: the index has {there}, got {got}")
-        if len(set(ids)) < len(ids):
-            repeated = next(value for place, value in enumerate(ids) if value in ids[:place])
-            raise ValueError(f"ids must be unique, got {repeated!r} twice")
+        if array.dtype == object or not (array[1:] > array[:-1]).all():
+            _check_unique(array.tolist() if array.dtype != object or not isinstance(ids, list) else ids)
         return array
 
     def append(self, ids: np.ndarray) -> None:
@@ -98,6 +108,7 @@ class Ids:
 
     def positions(self, ids: Sequence[Any]) -> np.ndarray:
         """Returns the positions (n,) int64 of ids; raises ValueError naming the first that is not there."""
+        ids = ids.tolist() if hasattr(ids, "tolist") else ids
         found = [self.find(value) for value in ids]
         if None in found:
             raise ValueError(f"the index has no item with the id {list(ids)[found.index(None)]!r}")
@@ -201,14 +212,43 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _array(values: list[Any]) -> np.ndarray:
-    if values and isinstance(values[0], int):
+def _integers(ids: Any) -> np.ndarray | None:
+    """Returns an array, a tensor or a range of integers as int64, None for anything else."""
+    if isinstance(ids, range):
+        return np.arange(ids.start, ids.stop, ids.step)
+    array = np.asarray(ids) if hasattr(ids, "dtype") else None
+    return array.astype(np.int64) if array is not None and array.ndim == 1 and array.dtype.kind == "i" else None
+
+
+def _names_or_integers(ids: list[Any]) -> np.ndarray:
+    ids = [value.item() if isinstance(value, np.generic) else value for value in ids] if _holds_numpy(ids) else ids
+    if ids and type(ids[0]) is int and set(map(type, ids)) == {int}:
         try:
-            return np.array(values, np.int64)
+            return np.array(ids, np.int64)
         except OverflowError:
             raise ValueError("ids that are ints must fit into 64 bits") from None
-    if _SEPARATOR in "".join(values):
+    try:
+        return _array(ids)
+    except TypeError:
+        kinds = sorted({type(value).__name__ for value in ids})
+        raise ValueError(f"ids must be all strings or all ints, got {kinds}") from None
+
+
+def _holds_numpy(ids: list[Any]) -> bool:
+    return bool(ids) and isinstance(ids[0], np.generic)
+
+
+def _check_unique(ids: list[Any]) -> None:
+    if len(set(ids)) < len(ids):
+        seen: set[Any] = set()
+        repeated = next(value for value in ids if value in seen or seen.add(value))
+        raise ValueError(f"ids must be unique, got {repeated!r} twice")
+
+
+def _array(texts: list[str]) -> np.ndarray:
+    """Returns strings as objects; raises TypeError for anything else."""
+    if texts and _SEPARATOR.join(texts).count(_SEPARATOR) != len(texts) - 1:
         raise ValueError("ids and payloads must not hold the character NUL")
-    array = np.empty(len(values), object)
-    array[:] = values
+    array = np.empty(len(texts), object)
+    array[:] = texts
     return array

@@ -28,6 +28,13 @@ _OURS = re.compile(r"\.?\d{6}-[\w.-]+\.(npy|faiss)(\.\d+\.\w+\.tmp)?|\.manifest\
 _BLOCK = 1 << 24  # bytes read or written at a time
 
 
+def is_unused(folder: Path) -> bool:
+    """Says whether a folder is free for a new index: not there, empty, or with what a killed first commit left."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(path.name == _LOCK or _OURS.fullmatch(path.name) for path in folder.iterdir())
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Returns the manifest of a folder.
 

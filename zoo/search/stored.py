@@ -61,7 +61,7 @@ class StoredIndex(Index, abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, items: Representation, what: str) -> Any:
-        """Returns the rows of `items` ("items" or "queries", for messages); raises ValueError for what can't be used."""
+        """Returns the rows of `items`, `what` being "items" or "queries"; raises ValueError for what can't be used."""
 
     @abc.abstractmethod
     def append(self, rows: Any) -> None:
@@ -248,7 +248,9 @@ class StoredIndex(Index, abc.ABC):
             ids, texts = (unpack(arrays.pop(key), segment["count"]) for key in ("ids", "payloads"))
             self.extend(arrays)
         except (KeyError, ValueError) as error:
-            raise BadFile(f"{folder / segment['files']['ids']['file']} or its segment can't be read: {error}") from error
+            raise BadFile(
+                f"{folder / segment['files']['ids']['file']} or its segment can't be read: {error}"
+            ) from error
         self._ids.append(ids)
         self._payloads.append(texts)
 

@@ -86,6 +86,7 @@ def _check_lists(index: Index, ids: list[Any], items: Representation) -> None:
     _require(index.fingerprint == _MODEL, "fingerprint must be that of the first items")
     _require(len(index) == _COUNT and list(index.ids) == ids, "ids must be the caller's, oldest first")
     _require(ids[3] in index and "no such id" not in index and -1 not in index, "`in` must know the ids")
+    _require(index.known([ids[9], ids[2]]) == [ids[9], ids[2]], "known must return the ids that are there, in order")
     rankings = index.search(items, 5)
     _require(len(rankings) == _COUNT, "search must return one ranking per query")
     for ranking in rankings:
@@ -116,7 +117,10 @@ def _check_filters(index: Index, ids: list[Any], items: Representation) -> None:
     one = items.rows(slice(0, 1))
     for where, wanted in (
         ({"label": _LABELS[1]}, [i for i in range(_COUNT - 1) if i % 3 == 1]),
-        ({"label": [_LABELS[0], _LABELS[2]], "even": True}, [i for i in range(_COUNT - 1) if i % 3 != 1 and i % 2 == 0]),
+        (
+            {"label": [_LABELS[0], _LABELS[2]], "even": True},
+            [i for i in range(_COUNT - 1) if i % 3 != 1 and i % 2 == 0],
+        ),
         ({"number": [4, 5, 1000]}, [4, 5]),
         ({"label": []}, []),
         ({"nothing": "here"}, []),
@@ -168,7 +172,9 @@ def _check_changes(index: Index, ids: list[Any], items: Representation) -> None:
     index.remove(ids[:4])
     index.replace([ids[10]], items.rows(slice(0, 1)), [{"label": "new"}])
     left = [*ids[4:10], *ids[11:], ids[10]]
-    _require(list(index.ids) == left and len(index) == len(left), "ids must follow: removed ones gone, replaced ones last")
+    _require(
+        list(index.ids) == left and len(index) == len(left), "ids must follow: removed ones gone, replaced ones last"
+    )
     _require(ids[0] not in index and ids[10] in index, "`in` must follow what is removed and replaced")
     found = index.search(items.rows(slice(0, 1)), _COUNT)[0].ids
     _require(not set(found) & set(ids[:4]), "what is removed must not be found")

@@ -83,13 +83,19 @@ def _check_embedding(model: Embedder, batch: Batch) -> None:
         together = model.embed(batch)
         together.require(model.kinds, "check_model")
         alone = model.embed(_first(batch))
-        vectors = model.descriptors(batch, "query")
     for kind in model.kinds:
         rows = getattr(together, kind)
         _require(len(rows) == len(batch), f"{kind}: one row per image, got {len(rows)} for {len(batch)} images")
         _require(bool(rows.isfinite().all()), f"{kind}: values must be finite")
         close = torch.allclose(getattr(alone, kind)[0], rows[0], atol=1e-4, rtol=1e-4)
         _require(close, f"{kind}: an image's representation must not depend on its batch in evaluation mode")
+    if "vector" in model.kinds:  # others are compared by re-rankers alone
+        _check_descriptors(model, batch)
+
+
+@torch.no_grad()
+def _check_descriptors(model: Embedder, batch: Batch) -> None:
+    vectors = model.descriptors(batch, "query")
     _require(model.descriptor_name in vectors, f"descriptors() must hold the row '{model.descriptor_name}'")
     shaped = all(rows.ndim in (2, 3) and len(rows) == len(batch) for rows in vectors.values())
     _require(shaped, "descriptors() must return (B, D) or (B, R, D) tensors")

@@ -104,7 +104,10 @@ def _check_arrays(reranker: Any, query: Representation, hits: Representation, me
     arrays = [
         replace(items, **{name: value.numpy() for name, value in items.filled().items()}) for items in (query, hits)
     ]
-    ids = list(reranker(*arrays, {}, metadata).ids)
+    try:
+        ids = list(reranker(*arrays, {}, metadata).ids)
+    except (TypeError, AttributeError) as error:
+        raise AssertionError(f"NumPy arrays must do as well as tensors: {error}") from error
     expected = list(reranker(query, hits, {}, metadata).ids)
     _require(ids == expected, f"NumPy arrays must give the ranking of tensors, {expected}, got {ids}")
 

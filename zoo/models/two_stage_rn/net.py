@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from zoo.models.two_stage_rn.pooling import FEATURES, LEARNED, Pooling, pool
 from zoo.ops.relations import add_pairs, add_sampled_pairs, shifted_relu_sum
 
+MOST_OBJECTS = 1024  # 32 × 32, a million pairs; photos at their own shape would take hours each
+
 
 class TwoStageRNNet(nn.Module):
     """Answer questions about an image from all pairs of its objects, a pair being related before the question is read.
@@ -148,6 +150,12 @@ class TwoStageRNNet(nn.Module):
 
     def _objects(self, maps: Tensor) -> Tensor:
         """Return the map's positions with their coordinates as objects: (B, C, H, W) to (B, H*W, C + 2)."""
+        height, width = maps.shape[2:]
+        if height * width > MOST_OBJECTS:
+            raise ValueError(
+                f"images must give at most {MOST_OBJECTS} objects, got {height} × {width}: set data.image_size to what "
+                "the model was trained on (75 for Sort-of-CLEVR, 128 for CLEVR)"
+            )
         return torch.cat([maps, self._coordinates(maps)], dim=1).flatten(2).transpose(1, 2)
 
     def _relate(self, objects: Tensor, layers: Sequence[nn.Linear], shifts: int | None = None) -> Tensor:

@@ -48,7 +48,7 @@ class IvfPqIndex(StoredIndex):
         return max(self.lists, 1 << self.bits)
 
     def prepare(self, items: Representation, what: str) -> np.ndarray:
-        """Returns the vectors (B, D); raises ValueError where subquantizers don't divide D, or for another dimension."""
+        """Returns the vectors (B, D); raises ValueError where subquantizers don't divide D, or for another D."""
         items.require(self.needs, f"the index {type(self).__name__}")
         dimension = self._waiting.rows.shape[1] if self._waiting else self._codes and self._codes.d
         rows = rows_of(items.vector, dimension, what, self.metric == "cosine")
@@ -138,8 +138,8 @@ class IvfPqIndex(StoredIndex):
         rows = self._waiting.rows
         if len(rows) < self._least:
             raise ValueError(
-                f"ivf_pq with lists={self.lists} and bits={self.bits} needs at least {self._least} vectors to be trained "
-                f"on, the index has {len(rows)}: add more, lower lists and bits, or use the index flat"
+                f"ivf_pq with lists={self.lists} and bits={self.bits} needs at least {self._least} vectors to be "
+                f"trained on, the index has {len(rows)}: add more, lower lists and bits, or use the index flat"
             )
         kind = _faiss.metric_type(self.metric)
         quantizer = faiss.IndexFlat(rows.shape[1], kind)

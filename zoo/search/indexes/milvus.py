@@ -46,8 +46,11 @@ class MilvusIndex(Index):
         check_metric(metric)
         self._lite = "://" not in uri
         if self._lite and not uri.endswith(".db"):
-            raise ValueError(f"uri must be a path that ends with .db, or an address such as http://host:19530, got {uri!r}")
+            raise ValueError(
+                f"uri must be a path that ends with .db, or an address such as http://host:19530, got {uri!r}"
+            )
         self.uri, self.collection, self.metric = os.path.abspath(uri) if self._lite else uri, collection, metric
+        self._registered: dict[str, Any] | None = None
         self._client: Any = None
         self._dimension: int | None = None
         self._integers: bool | None = None  # whether ids are ints
@@ -130,13 +133,28 @@ class MilvusIndex(Index):
     def __contains__(self, item: object) -> bool:
         return bool(self._existing([item]))
 
+    def known(self, ids: Sequence[str] | Sequence[int]) -> list[str] | list[int]:
+        """Returns those of `ids` that are there; see `Index.known`."""
+        there = self._existing(list(ids))
+        return [name for name in ids if name in there]
+
+    @property
+    def registered(self) -> dict[str, Any] | None:
+        """Returns name and parameters, with the whole path of a file: which one it is must not depend on where from."""
+        if self._registered is None:
+            return None
+        return {**self._registered, "parameters": {**self._registered["parameters"], "uri": self.uri}}
+
+    @registered.setter
+    def registered(self, registered: dict[str, Any]) -> None:
+        self._registered = registered
+
     def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         """Writes where the collection is; see `Index.save`."""
         folder = Path(folder).resolve()
         if about is not None:
             self.about = dict(about)
         described = self.described()
-        described["index"] = {**described["index"], "parameters": {**described["index"]["parameters"]}}
         described["index"]["parameters"]["uri"] = self._uri_from(folder)
         generation = self._folder[1] if self._folder and self._folder[0] == folder else None
         if self._dimension is not None:
@@ -258,9 +276,7 @@ class MilvusIndex(Index):
         return self._query(condition, ["count(*)"])[0]["count(*)"]
 
     def _query(self, condition: str, fields: list[str]) -> list[Mapping[str, Any]]:
-        return self._client.query(
-            self.collection, filter=condition, output_fields=fields, consistency_level="Strong"
-        )
+        return self._client.query(self.collection, filter=condition, output_fields=fields, consistency_level="Strong")
 
     def _existing(self, names: list[Any]) -> set[Any]:
         return {row["id"] for row in self._rows(names, ["id"])}

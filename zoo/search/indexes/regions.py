@@ -9,6 +9,7 @@ import torch
 
 from zoo.search._coarse import CoarseRegions
 from zoo.search._packed import Regions, RegionStore, evidence_of, pack_regions
+from zoo.search.rows import aligned
 from zoo.search.stored import Found, StoredIndex, check_metric
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def _row_maxima(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Returns (T,): the largest product of each of `rows (T, D)` with any of a few `queries (R, D)`."""
     from zoo.search import kernels
 
-    padded = queries[np.arange(-(-len(queries) // kernels.TILE) * kernels.TILE) % len(queries)]
+    padded = aligned((-(-len(queries) // kernels.TILE) * kernels.TILE, queries.shape[1]), np.float32)
+    padded[:] = queries[np.arange(len(padded)) % len(queries)]
     best, even = np.empty(len(rows), np.float32), len(rows) // 2 * 2
     kernels.row_maxima(padded, rows[:even], best[:even])
     if even < len(rows):

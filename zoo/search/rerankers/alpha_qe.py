@@ -14,8 +14,9 @@ class AlphaQueryExpansion(ExpandingReranker):
     """
 
     def __init__(self, *, k: int, alpha: float) -> None:
-        check_positive(k=k, alpha=alpha)
-        self.k, self.alpha = k, alpha
+        super().__init__(k=k)
+        check_positive(alpha=alpha)
+        self.alpha = alpha
 
     def expanded(self, query: Representation, hits: Representation) -> Representation:
         """Returns the averaged vector (1, D)."""

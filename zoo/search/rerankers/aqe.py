@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.search.expansion import expand_query
-from zoo.search.reranking import ExpandingReranker, check_positive
+from zoo.search.reranking import ExpandingReranker
 from zoo.types import Representation
 
 
@@ -11,12 +11,8 @@ class AverageQueryExpansion(ExpandingReranker):
     """Averages the query with the first k hits; `conf/reranker/aqe.yaml` explains the parameters.
 
     Descriptors count by their length, so hits from elsewhere should be L2-normalised, as the pipeline's are where the
-    index compares by cosine. Raises ValueError for k below 1.
+    index compares by cosine.
     """
-
-    def __init__(self, *, k: int) -> None:
-        check_positive(k=k)
-        self.k = k
 
     def expanded(self, query: Representation, hits: Representation) -> Representation:
         """Returns the averaged vector (1, D)."""

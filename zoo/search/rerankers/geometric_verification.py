@@ -26,7 +26,8 @@ class GeometricVerification(HitReranker):
     (numbers), and of a verified hit `points` (x, y in the query, x, y in the hit) of the inliers, `query_box` and where
     that is found: `hull` (four corners) and `box` around it. The query's box is `box` of its metadata (x0, y0, x1, y1),
     else its whole image (`width`, `height`), else the extent of its keypoints; `box` is cut to the hit's `width` and
-    `height`. All px are those of the keypoints. `conf/reranker/geometric_verification.yaml` explains the parameters.
+    `height`. All px are those of the keypoints; the threshold grows with the hit's longest side, so that the size in
+    which keypoints are stored doesn't matter. `conf/reranker/geometric_verification.yaml` explains the parameters.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("keypoints", "keypoint_descriptors", "keypoint_mask")
@@ -41,7 +42,8 @@ class GeometricVerification(HitReranker):
             raise ValueError(f"ratio must be above 0 and at most 1, got {ratio}")
         check_positive(threshold=threshold, min_inliers=min_inliers, iterations=iterations)
         self.ratio, self.min_inliers = ratio, min_inliers
-        self.search = {"transform": transform, "threshold": threshold, "iterations": iterations, "seed": seed}
+        self.threshold = threshold
+        self.search = {"transform": transform, "iterations": iterations, "seed": seed}
 
     def score(
         self,
@@ -66,7 +68,7 @@ class GeometricVerification(HitReranker):
     ) -> dict[str, Any]:
         pairs = match_keypoints(query[1], hit[1], self.ratio).numpy()
         own, other = query[0][pairs[:, 0]], hit[0][pairs[:, 1]]
-        found = find_object(own, other, **self.search)
+        found = find_object(own, other, threshold=self.threshold * _longest_side(metadata, hit[0]), **self.search)
         shown: dict[str, Any] = {"inliers": found.count, "matches": len(pairs)}
         if found.matrix is None or found.count < self.min_inliers:
             return shown
@@ -81,6 +83,12 @@ class GeometricVerification(HitReranker):
 def _existing(items: Representation, row: int) -> tuple[np.ndarray, Tensor]:
     mask = items.keypoint_mask[row].bool()
     return items.keypoints[row][mask].double().cpu().numpy(), items.keypoint_descriptors[row][mask]
+
+
+def _longest_side(metadata: Mapping[str, Any], keypoints: np.ndarray) -> float:
+    if "width" in metadata and "height" in metadata:
+        return max(metadata["width"], metadata["height"])
+    return float(np.ptp(keypoints, axis=0).max()) if len(keypoints) else 1.0
 
 
 def _query_box(metadata: Mapping[str, Any], keypoints: np.ndarray) -> tuple[float, ...]:

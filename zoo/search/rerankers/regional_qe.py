@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch.nn.functional as F
 
 from zoo.search.expansion import regional_qe
-from zoo.search.reranking import ExpandingReranker, check_positive
+from zoo.search.reranking import ExpandingReranker
 from zoo.types import Representation
 
 if TYPE_CHECKING:
@@ -21,14 +21,10 @@ if TYPE_CHECKING:
 class RegionalQueryExpansion(ExpandingReranker):
     """Averages the regions that match best in the first k hits into one region, with which hits are compared.
 
-    `conf/reranker/regional_qe.yaml` explains the parameters. Raises ValueError for k below 1.
+    `conf/reranker/regional_qe.yaml` explains the parameters.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("regions",)
-
-    def __init__(self, *, k: int) -> None:
-        check_positive(k=k)
-        self.k = k
 
     def expanded(self, query: Representation, hits: Representation) -> Representation:
         """Returns one region (1, 1, D); its box and outline are those of the query's region 0, the whole image."""
