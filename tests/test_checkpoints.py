@@ -38,6 +38,15 @@ def test_a_weights_file_alone_rebuilds_the_model(model, file):
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+def test_a_key_that_the_yaml_got_later_leaves_the_fingerprint(model, tmp_path):
+    del model.registered["parameters"]["aggregation"]  # as if the file were older
+    checkpoints.save_weights(model, tmp_path / "old.safetensors")
+    again = zoo.load_model(str(tmp_path / "old.safetensors"))
+    assert again.fingerprint() == model.fingerprint()
+    other = zoo.load_model(str(tmp_path / "old.safetensors"), aggregation="max")
+    assert other.fingerprint() != model.fingerprint()
+
+
 def test_half_precision_is_close(model, tmp_path):
     checkpoints.save_weights(model, tmp_path / "half.safetensors", half=True)
     again = zoo.load_model(str(tmp_path / "half.safetensors"))

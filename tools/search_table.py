@@ -99,6 +99,11 @@ def pooling(name: str, **more: Any) -> Method:
     return Method("global_descriptor", {"pooling": name, **more})
 
 
+def regional(order: int, regions: str, worlds: Sequence[str]) -> Method:
+    """Returns a variant of regional aggregation after Fig. 1 of its paper, with its own projections."""
+    return Method("regional_aggregation", {"order": order, "regions": regions}, True, ("own",), worlds)
+
+
 SQUEEZENET = {
     "backbone": "torchvision/squeezenet1_1",
     "backbone_weights": str(DATA / "weights" / "squeezenet1_1.safetensors"),
@@ -113,13 +118,10 @@ METHODS = {
     "CroW": pooling("crow"),
     "NetVLAD": Method("global_descriptor", {"pooling": "netvlad", "clusters": 16}, True, ("none", "pca", "pca_whiten")),
     "neural codes": pooling("neural_codes", **SQUEEZENET),
-    **{
-        f"O{order}_{letter}": Method(
-            "regional_aggregation", {"order": order, "regions": regions}, True, ("own",), ("oxford",)
-        )
-        for order in (1, 2)
-        for letter, regions in (("W", "whole"), ("R", "all"))
-    },
+    "O1_W": regional(1, "whole", ("oxford",)),
+    "O1_R": regional(1, "all", ("oxford",)),
+    "O2_W": regional(2, "whole", ("oxford", "one size")),
+    "O2_R": regional(2, "all", ("oxford", "one size")),
 }
 
 # --- rows

@@ -30,7 +30,10 @@ def load_model(source: str, weights: str | None = None, **parameters: Any) -> An
     except registry.UnknownName as error:
         raise UsageError(f"weights '{path}' were written by {described['origin']}: {error}") from error
     fill(model, state, path)
-    model.registered["parameters"].update({key: described["parameters"][key] for key in on_reload})
+    values = {**model.registered["parameters"], **described["parameters"], **parameters}
+    # What the file doesn't state was added to the YAML later: the model is what it was, and so is its fingerprint.
+    stated = described["parameters"].keys() | parameters.keys()
+    model.registered["parameters"] = {key: value for key, value in values.items() if key in stated}
     model.registered.update({key: described[key] for key in ("fitted_on",) if key in described})
     return model.eval()
 

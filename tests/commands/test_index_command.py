@@ -96,6 +96,29 @@ def test_what_does_not_fit_is_refused(tmp_path, vectors, overrides, error, says)
     assert len(open_index(tmp_path / "i")) == 5
 
 
+def test_milvus_keeps_its_file_in_the_index_and_goes_on_after_a_stop(tmp_path, vectors, monkeypatch, capsys):
+    pytest.importorskip("milvus_lite", reason="extra milvus")
+    from zoo.search.indexes.milvus import export as MilvusIndex
+
+    overrides = [f"features={vectors(30)}", f"out={tmp_path / 'i'}", "index=milvus", "block=10"]
+    add, calls = MilvusIndex.add, []
+
+    def stopping(self, *arguments):
+        add(self, *arguments)
+        calls.append(arguments)
+        if len(calls) == 2:
+            self.close()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(MilvusIndex, "add", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run("index", tmp_path, *overrides)
+    monkeypatch.undo()
+    run("index", tmp_path, *overrides)
+    assert counts(capsys) == ["30", "10", "0", "20"]
+    assert (tmp_path / "i/milvus.db").exists()
+
+
 def test_without_features_it_says_how_to_make_some(tmp_path):
     with pytest.raises(UsageError, match=r"there are none in .*zoo embed FOLDER makes some"):
         run("index", tmp_path)

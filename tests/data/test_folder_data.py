@@ -98,7 +98,7 @@ def test_ranks_share_a_selection(root):
         ({"root": "/nowhere"}, FileNotFoundError, r"root must be a folder of images, got /nowhere"),
         ({"queries": "/nowhere"}, FileNotFoundError, r"set data\.queries"),
         ({"root": []}, ValueError, "root must name at least one folder"),
-        ({"names": "key"}, ValueError, "names must be one of path, stem, got 'key'"),
+        ({"names": "key"}, ValueError, "names must be one of path, stem, file, got 'key'"),
         ({"image_size": 0}, ValueError, "image_size must be an integer of at least 1, got 0"),
         ({"upright": "no"}, ValueError, "upright must be true or false, got 'no'"),
     ],
@@ -123,8 +123,9 @@ def test_empty_flat_damaged_and_unknown(root, tmp_path):
     with pytest.raises(ValueError, match=r"b1\.png can't be read"):
         list(data.loader("gallery"))
     write(root / "b0.jpg", (0, 0, 0))
-    with pytest.raises(ValueError, match=r"root: names=path calls both .*b0\.jpg and .*b0\.png 'b0'"):
+    with pytest.raises(ValueError, match=r"names=path calls both .*b0\.jpg and .*b0\.png 'b0'; names=file tells them"):
         images(root)
+    assert images(root, names="file").ids("gallery")[:2] == ["b0.jpg", "b0.png"]
 
 
 def test_numbers_in_names_are_sorted_as_numbers_and_links_are_followed_once(tmp_path):

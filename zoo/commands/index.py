@@ -62,9 +62,10 @@ def _opened(cfg: DictConfig, folder: Path, features: Features) -> tuple[Index, d
     """
     from zoo.commands import _setup
     from zoo.search.index import open_index
-    from zoo.search.storage import MANIFEST
+    from zoo.search.storage import MANIFEST, is_unused
 
     built = _setup.build(cfg.index)
+    built.place(folder)
     missing = [field for field in built.needs if field not in features.kinds]
     if missing:
         raise UsageError(
@@ -72,7 +73,7 @@ def _opened(cfg: DictConfig, folder: Path, features: Features) -> tuple[Index, d
             f"{', '.join(features.kinds)}: choose another index=, or embed with another model"
         )
     if not (folder / MANIFEST).exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not is_unused(folder):
             raise UsageError(f"out must be an index, a new or an empty folder, got {folder}")
         return built, {}
     there = open_index(folder)
@@ -105,8 +106,10 @@ def _fill(built: Index, features: Features, folder: Path, before: dict[str, Any]
     anew = bool(before) and (before["stamp"] != stamp or before["state"] == "replacing")
     state = {"path": str(features.path.absolute()), "stamp": stamp, "state": "replacing" if anew else "adding"}
     counts = {"added": 0, "replaced": 0, "kept": 0}
+    if built.immediate and not before:  # a killed build must find the collection again
+        built.save(folder, {**features.about, "features": state})
     for ids in in_blocks(features.ids, block, "indexing"):
-        held = [id_ for id_ in ids if id_ in built]
+        held = built.known(ids)
         known = set(held)
         added = [id_ for id_ in ids if id_ not in known]
         replaced = held if anew else _changed(built, features, held)

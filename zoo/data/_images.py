@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.truth import RelevanceLists
     from zoo.types import Batch
 
-NAMES = ("path", "stem")
+NAMES = ("path", "stem", "file")
 
 
 class ImageSplits(SplitDataModule):
@@ -169,20 +169,26 @@ class ImageSplits(SplitDataModule):
 def named_pictures(argument: str, folders: Sequence[Path], names: str) -> dict[str, Path]:
     """Returns the pictures below folders, name → path in natural order (q2 before q10).
 
-    `names` says what a picture is called: "path" or "stem". Raises FileNotFoundError for a missing folder, ValueError
-    for one that can't be listed, for no picture at all, and for two of one name; `argument` names the folders.
+    `names` says what a picture is called: "path", "stem" or "file". Raises FileNotFoundError for a missing folder,
+    ValueError for one that can't be listed, for no picture at all, and for two of one name; `argument` names them.
     """
     named: dict[str, Path] = {}
     for folder in folders:
         for path in _files(argument, folder):
-            name = path.stem if names == "stem" else path.relative_to(folder).with_suffix("").as_posix()
+            name = _called(path, folder, names)
             if name in named:
-                raise ValueError(f"{argument}: names={names} calls both {named[name]} and {path} '{name}'")
+                others = "; names=file tells them apart" if names == "path" else ""
+                raise ValueError(f"{argument}: names={names} calls both {named[name]} and {path} '{name}'{others}")
             named[name] = path
     if not named:
         where = ", ".join(map(str, folders))
         raise ValueError(f"{argument} must hold images ({', '.join(SUFFIXES)}), got none below {where}")
     return _ordered(named.items())
+
+
+def _called(path: Path, folder: Path, names: str) -> str:
+    below = path.relative_to(folder)
+    return {"path": below.with_suffix("").as_posix(), "stem": path.stem, "file": below.as_posix()}[names]
 
 
 def folders_of(argument: str, value: str | Sequence[str]) -> list[Path]:

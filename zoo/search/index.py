@@ -20,6 +20,7 @@ class Index:
 
     An index is built from keyword arguments without defaults, which all stand in its YAML; `needs` names the fields of
     a `Representation` that it stores; `tiny` holds the overrides with which `zoo.testing.check_index` builds it.
+    `immediate` says that what is added is kept at once, without `save`.
     `fingerprint` is that of the model whose descriptors it holds, taken from the first `add`: items and queries of
     another model are refused, since they would give wrong answers without a word. An index without one (descriptors of
     unknown origin) takes anything of the right dimension. `about` is what `save` was told (model file, preprocessing).
@@ -28,6 +29,7 @@ class Index:
 
     needs: ClassVar[tuple[str, ...]] = ("vector",)
     tiny: ClassVar[Mapping[str, Any]] = {}
+    immediate: ClassVar[bool] = False
     registered: dict[str, Any] | None = None
     fingerprint: str | None = None
     about: Mapping[str, Any] = {}
@@ -90,6 +92,9 @@ class Index:
     def known(self, ids: Sequence[str] | Sequence[int]) -> list[str] | list[int]:
         """Returns those of `ids` that are there, in their order; one question where each `in` would be a request."""
         return [name for name in ids if name in self]
+
+    def place(self, folder: Path) -> None:
+        """Tells a new index which folder it will be saved to, so that one with files of its own can put them there."""
 
     def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         """Makes what the index holds the state of `folder`; a crash on the way leaves the former state.

@@ -42,6 +42,8 @@ class MilvusIndex(Index):
 
     tiny: ClassVar[Mapping[str, Any]] = {"uri": "{folder}/milvus.db", "metric": "dot"}
 
+    immediate: ClassVar[bool] = True
+
     def __init__(self, *, uri: str, collection: str, metric: str) -> None:
         check_metric(metric)
         self._lite = "://" not in uri
@@ -50,6 +52,7 @@ class MilvusIndex(Index):
                 f"uri must be a path that ends with .db, or an address such as http://host:19530, got {uri!r}"
             )
         self.uri, self.collection, self.metric = os.path.abspath(uri) if self._lite else uri, collection, metric
+        self._given = uri
         self._registered: dict[str, Any] | None = None
         self._client: Any = None
         self._dimension: int | None = None
@@ -148,6 +151,11 @@ class MilvusIndex(Index):
     @registered.setter
     def registered(self, registered: dict[str, Any]) -> None:
         self._registered = registered
+
+    def place(self, folder: Path) -> None:
+        """Puts the file of Milvus Lite into `folder`, if its name was given without a whole path."""
+        if self._lite and self._client is None:
+            self.uri = str(Path(folder).resolve() / self._given)
 
     def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         """Writes where the collection is; see `Index.save`."""
