@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from search_table_store import (
@@ -46,6 +47,7 @@ from torch import Tensor
 import zoo
 from zoo.checkpoints import save_weights
 from zoo.config import defaults
+from zoo.evaluation.permutation import paired_permutation_test
 from zoo.evaluation.protocol import short_hash
 from zoo.evaluation.record import environment
 from zoo.evaluation.tables import Table, mean_and_interval
@@ -237,7 +239,24 @@ def table_of(chosen: Sequence[str], store: Store, judged: Judged) -> Table:
                 found[label][world] = fitted, judged_by
     rows = [line for label in chosen for line in lines(label, found[label], judged)]
     headers = ["descriptor", "whitening", "D", *(f"{p}: {e}" if e != "none" else p for p, e in COLUMNS)]
-    return Table("Mean average precision ± 95 % interval over queries", headers, rows, names=2, notes=NOTES)
+    notes = [*NOTES, *_regions_against_whole(found, judged)]
+    return Table("Mean average precision ± 95 % interval over queries", headers, rows, names=2, notes=notes)
+
+
+def _regions_against_whole(found: dict[str, dict[str, tuple[Rows, Descriptors]]], judged: Judged) -> list[str]:
+    """Returns a sentence for each protocol on which regional aggregation can be compared with its global variant."""
+    sentences = []
+    for protocol in ("leave one out", "one size"):
+        world = PROTOCOLS[protocol][0]
+        if not all(world in found.get(label, ()) for label in ("O2_R", "O2_W")):
+            continue
+        judged_by = [found[label][world][1] for label in ("O2_R", "O2_W")]
+        cells = [judged.cell(protocol, "none", each.gallery, each.queries[protocol]) for each in judged_by]
+        gains = np.subtract(*(cell["per_query"] for cell in cells))
+        p = paired_permutation_test(gains[:, None])[0]
+        better = f"better in {(gains > 0).sum()} of {len(gains)} queries"
+        sentences.append(f"O2_R against O2_W, {protocol}: {gains.mean():+.3f}, p = {p:.4f} (paired), {better}.")
+    return sentences
 
 
 def one_backbone(models: Sequence[Any]) -> Sequence[Any]:

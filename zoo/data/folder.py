@@ -24,8 +24,8 @@ class Folder(ImageSplits):
     likewise, null where the queries are images of the gallery. `names` says what an image is called: "path", its path
     below its folder without suffix, "stem", its file name without suffix, or "file", its path with suffix. `table` is a
     CSV of labels and boxes (see `read_table`) in which each image of a query split that has a row is a query, once for
-    every row; images without one are distractors. Shared parameters: `ImageSplits`. Raises ValueError for a value outside
-    its range.
+    every row; images without one are distractors. Shared parameters: `ImageSplits`. Raises ValueError for a value out
+    of range.
     """
 
     def __init__(
