@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 
 import lightning
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
 
 import zoo
@@ -82,6 +85,23 @@ def test_what_fails_on_one_process_ends_the_others(photos, tmp_path, monkeypatch
         _fitting.fit(QUIET, model, data, trainer(2, tmp_path), tmp_path, ("best",))
     with pytest.raises(UsageError, match="'global_descriptor': a projection to 18 dimensions must be fitted on more"):
         _fitting.fit(QUIET, model, data, trainer(1, tmp_path), tmp_path, ("best",))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_fit_that_is_told_to_stop_stops(photos, tmp_path, monkeypatch):
+    model, data = built(photos, whitening="pca", dimension=4)
+    seen, selection = [], data.selection
+
+    def stopping(*arguments, **options):
+        for batch in selection(*arguments, **options):
+            os.kill(os.getpid(), signal.SIGTERM)
+            seen.append(batch)
+            yield batch
+
+    monkeypatch.setattr(data, "selection", stopping)
+    with pytest.raises(SIGTERMException):
+        _fitting.fit(QUIET, model, data, trainer(1, tmp_path), tmp_path, ("best",))
+    assert len(seen) == 1
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

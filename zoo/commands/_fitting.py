@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from zoo import checkpoints
@@ -32,17 +33,20 @@ _PATIENCE = timedelta(days=30)  # for which the other processes wait for the one
 class Images:
     """The batches of a split in order, as often as they are gone through, without the files that can't be read.
 
-    `shown` shows a bar of each pass on stderr.
+    `shown` shows a bar of each pass on stderr. A pass ends with SIGTERMException once `trainer` was told to stop:
+    Lightning itself would look only after its single step.
     """
 
-    def __init__(self, data: Any, split: str, shown: bool) -> None:
-        self.data, self.split, self.shown = data, split, shown
+    def __init__(self, data: Any, split: str, shown: bool, trainer: Any) -> None:
+        self.data, self.split, self.shown, self.trainer = data, split, shown, trainer
         self.ids = data.ids(split)
         self.unreadable: dict[int, str] = {}
 
     def __iter__(self) -> Iterator[Batch]:
         with _bar(len(self.ids)) if self.shown else _no_bar() as advance:
             for batch in self._loader():
+                if self.trainer.received_sigterm:
+                    raise SIGTERMException
                 for position, reason in batch.unreadable:
                     if position not in self.unreadable:
                         log.warning("left out: %s", reason)
@@ -121,7 +125,7 @@ def fit(cfg: DictConfig, model: Any, data: Any, trainer: Any, run_dir: Path, nam
     """
     paths = [run_dir / "checkpoints" / f"{name}.safetensors" for name in names]
     data.trainer = None  # one process sees all images, not its share
-    images = Images(data, _split(data), shown=cfg.trainer.enable_progress_bar)
+    images = Images(data, _split(data), shown=cfg.trainer.enable_progress_bar, trainer=trainer)
     log.info("fitting the statistics of %s on %s images", model.registered["name"], f"{len(images.ids):,}")
     bar = trainer.progress_bar_callback
     if bar is not None:
