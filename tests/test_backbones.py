@@ -13,8 +13,9 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from zoo.backbones import create_backbone, create_coder
+from zoo.backbones import Coder, _Parts, create_backbone, create_coder
 
 WEIGHTS = Path(os.environ.get("ZOO_DATA", Path(__file__).parents[2] / "shared" / "data")) / "weights"
 ROUNDING = {"rtol": 1e-3, "atol": 1e-4}  # sums in another order where channels lie last in memory
@@ -229,6 +230,22 @@ def test_a_coder_needs_a_layer_that_gives_a_vector_and_all_weights(tmp_path):
     save_file(state, tmp_path / "features.safetensors")
     with pytest.raises(ValueError, match=r"tensors 2 missing \(fc.weight, fc.bias\)"):
         create_coder("test_resnet", str(tmp_path / "features.safetensors"), "fc")
+
+
+def test_a_coder_needs_a_layer_that_is_run_and_takes_the_first_of_several_tensors():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.training_only = nn.MultiheadAttention(4, 1), nn.Linear(4, 2)
+
+        def forward(self, images):
+            seen = images.mean((2, 3))[:, [0, 1, 2, 0]]
+            return self.attention(seen, seen, seen)[0]
+
+    parts = _Parts(Net(), (0.0,) * 3, (1.0,) * 3, 8, (), dict)
+    assert Coder("net", parts, "attention")(torch.rand(2, 3, 8, 8)).shape == (2, 4)
+    with pytest.raises(ValueError, match=r"one that net goes through, it doesn't go through 'training_only'"):
+        Coder("net", parts, "training_only")
 
 
 @torch.no_grad()

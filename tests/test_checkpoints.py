@@ -47,6 +47,15 @@ def test_a_key_that_the_yaml_got_later_leaves_the_fingerprint(model, tmp_path):
     assert other.fingerprint() != model.fingerprint()
 
 
+def test_half_precision_refuses_numbers_that_it_does_not_have(model, tmp_path):
+    name = next(iter(dict(model.named_parameters())))
+    with torch.no_grad():
+        dict(model.named_parameters())[name].view(-1)[0] = 1e5
+    with pytest.raises(UsageError, match=f"numbers up to 65,504, '{name}' has 1e.05"):
+        checkpoints.save_weights(model, tmp_path / "half.safetensors", half=True)
+    assert not (tmp_path / "half.safetensors").exists()
+
+
 def test_half_precision_is_close(model, tmp_path):
     checkpoints.save_weights(model, tmp_path / "half.safetensors", half=True)
     again = zoo.load_model(str(tmp_path / "half.safetensors"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -92,10 +93,13 @@ class Coder(nn.Module):
         self.register_buffer("std", torch.tensor(parts.std)[:, None, None])
         self.eval()
         with torch.no_grad():
-            shape = self._output(torch.zeros(1, 3, self.size, self.size)).shape
-        if shape[1:].numel() != shape[1]:
-            raise ValueError(f"layer must give a vector an image, {layer!r} of {name} gives {tuple(shape[1:])}")
-        self.channels = shape[1]
+            found = self._output(torch.zeros(1, 3, self.size, self.size))
+        if found is None:
+            raise ValueError(f"layer must be one that {name} goes through, it doesn't go through {layer!r}")
+        shape = tuple(found.shape[1:])
+        if not shape or math.prod(shape) != shape[0]:
+            raise ValueError(f"layer must give a vector an image, {layer!r} of {name} gives {shape}")
+        self.channels = shape[0]
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns (B, D) of `images` (B, 3, H, W) in [0, 1]."""
@@ -104,16 +108,18 @@ class Coder(nn.Module):
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return self._output((images - self.mean) / self.std).flatten(1)
 
-    def _output(self, images: Tensor) -> Tensor:
+    def _output(self, images: Tensor) -> Tensor | None:
+        """Returns the layer's output, the first tensor of several; None where it isn't asked for any."""
         seen = []
         # A copy, since the next layer may write into it: ReLUs of torchvision do.
-        keep = lambda module, inputs, output: seen.append(output.clone())  # noqa: E731
+        first = lambda output: output if isinstance(output, torch.Tensor) else output[0]  # noqa: E731
+        keep = lambda module, inputs, output: seen.append(first(output).clone())  # noqa: E731
         handle = self.network.get_submodule(self.layer).register_forward_hook(keep)
         try:
             self.network(images)
         finally:
             handle.remove()
-        return seen[0]
+        return seen[0] if seen else None
 
 
 class _Parts(NamedTuple):

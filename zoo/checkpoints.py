@@ -30,9 +30,10 @@ def load_model(source: str, weights: str | None = None, **parameters: Any) -> An
     except registry.UnknownName as error:
         raise UsageError(f"weights '{path}' were written by {described['origin']}: {error}") from error
     fill(model, state, path)
-    values = {**model.registered["parameters"], **described["parameters"], **parameters}
+    typed = {key: value for key, value in parameters.items() if key not in on_reload}  # the others were not heeded
+    values = {**model.registered["parameters"], **described["parameters"], **typed}
     # What the file doesn't state was added to the YAML later: the model is what it was, and so is its fingerprint.
-    stated = described["parameters"].keys() | parameters.keys()
+    stated = described["parameters"].keys() | typed.keys()
     model.registered["parameters"] = {key: value for key, value in values.items() if key in stated}
     model.registered.update({key: described[key] for key in ("fitted_on",) if key in described})
     return model.eval()
@@ -80,9 +81,17 @@ def save_weights(model: Any, path: Path, half: bool = False) -> None:
         raise UsageError(f"{type(model).__name__} wasn't built with zoo.create_model, so its file couldn't be loaded")
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if half:
-        state = {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
+        state = {key: _halved(key, value) if value.dtype == torch.float32 else value for key, value in state.items()}
     with replacing(path) as file:
         file.write(save(state, metadata={CHECKPOINT_KEY: json.dumps(model.registered)}))
+
+
+def _halved(name: str, value: Tensor) -> Tensor:
+    half = value.half()
+    if not half.isfinite().all():
+        most = value.abs().max().item()
+        raise UsageError(f"half=True needs numbers up to 65,504, '{name}' has {most:.3g}: save the model without it")
+    return half
 
 
 def weights_hash(model: nn.Module) -> str:

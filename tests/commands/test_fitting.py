@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from types import SimpleNamespace
 
@@ -126,21 +127,25 @@ def test_the_split_of_training_is_fitted_on_where_there_is_one(tmp_path):
     assert (fitted_on["data"], fitted_on["split"], fitted_on["images"]) == ("sort_of_clevr", "train", 9)
 
 
-def test_the_command_fits_evaluates_and_names_the_damaged_file(command, photos, tmp_path):
+def test_a_damaged_file_is_named_once_and_left_out(photos, tmp_path, caplog):
+    model, data = built(photos, pooling="netvlad", clusters=3, whitening="pca", dimension=4)
+    _fitting.fit(QUIET, model, data, trainer(1, tmp_path), tmp_path, ("best",))
+    (left_out,) = [line for line in caplog.messages if "left out" in line]
+    assert "damaged.png" in left_out
+
+
+def test_the_command_fits_and_evaluates(command, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "whole", ignore=shutil.ignore_patterns("damaged*"))
     words = ["model=global_descriptor", "model.backbone=test_resnet", "model.backbone_weights=random"]
-    fitted = [*words, "model.whitening=learned", "model.dimension=4"]
-    done = command("zoo", "train", *fitted, "data=folder", f"data.root={photos}", f"hydra.run.dir={tmp_path / 'run'}")
-    assert "left out" in done.stdout
-    assert "damaged.png" in done.stdout
+    fitted = [*words, "model.whitening=learned", "model.dimension=4", "data=folder", f"data.root={tmp_path / 'whole'}"]
+    run = ["test=true", "benchmark=instances", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = command("zoo", "train", *fitted, *run)
     assert "fitting" in done.stderr
     path = tmp_path / "run" / "checkpoints" / "best.safetensors"
     assert f"weights={path}" in done.stdout
-    (photos / "red" / "damaged.png").unlink()
-    evaluated = ["benchmark=instances", "data=folder", f"data.root={photos}", f"hydra.run.dir={tmp_path / 'eval'}"]
-    done = command("zoo", "eval", f"weights={path}", *evaluated)
     assert "GeM, learned whitening" in done.stdout
-    results = json.loads((tmp_path / "eval" / "results.json").read_text())
-    assert results["model"]["fitted_on"]["images"] == 18
+    told = json.loads((tmp_path / "run" / "results.json").read_text())["model"]
+    assert (told["weights"], told["fitted_on"]["images"]) == (str(path), 18)
 
 
 def test_a_model_that_nothing_has_fitted_is_not_evaluated():

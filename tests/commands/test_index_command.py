@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from photo_runs import embed, photos, run
@@ -94,6 +96,16 @@ def test_what_does_not_fit_is_refused(tmp_path, vectors, overrides, error, says)
     with pytest.raises(error, match=says):
         run("index", tmp_path, *own, *overrides)
     assert len(open_index(tmp_path / "i")) == 5
+
+
+def test_images_of_another_size_are_refused(tmp_path):
+    for size in (100, 200):
+        said = {"fingerprint": "f" * 16, "about": {"preprocessing": {"image_size": size, "upright": True}}}
+        rows = {"vectors": np.eye(2, dtype=np.float32), "ids": np.array([size, size + 1])}
+        np.savez(tmp_path / f"{size}.npz", **rows, spatial_zoo=np.array(json.dumps(said)))
+    run("index", tmp_path, f"features={tmp_path / '100.npz'}", f"out={tmp_path / 'i'}")
+    with pytest.raises(UsageError, match=r"preprocessing image_size=100, .*200\.npz image_size=200: choose another"):
+        run("index", tmp_path, f"features={tmp_path / '200.npz'}", f"out={tmp_path / 'i'}")
 
 
 def test_milvus_keeps_its_file_in_the_index_and_goes_on_after_a_stop(tmp_path, vectors, monkeypatch, capsys):

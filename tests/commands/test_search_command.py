@@ -77,10 +77,11 @@ def test_items_of_the_index_are_queries_that_leave_themselves_out(found):
     assert "b/3" not in ids(result, 1)
 
 
-def test_a_filter_keeps_what_it_names(found):
+def test_a_filter_keeps_what_it_names(found, caplog):
     assert {id_[0] for id_ in ids(found("query_id=a/0", "k=100", "where={label: b}"))} == {"b"}
     assert {id_[0] for id_ in ids(found("query_id=a/0", "k=100", "where={label: [a, b]}"))} == {"a", "b"}
-    assert ids(found("query_id=a/0", "where={label: c}")) == []
+    assert ids(found("query_id=a/0", "where={lable: b}")) == []
+    assert "where={'lable': 'b'} fits no image; payloads have the keys bytes, height, label," in caplog.text
 
 
 def test_a_folder_of_pictures_is_a_query_for_each(built, found, tmp_path, caplog):
@@ -125,6 +126,8 @@ def test_pictures_that_are_gone_are_grey_tiles(tmp_path):
         (["query_id=a/0", "where=cat"], UsageError, "where must be a mapping such as '{label: cat}', got cat"),
         (["query_id=a/0", "box=[1,2,3,4]"], UsageError, "box is for a picture"),
         (["query=PHOTO", "box=[5,1,3,4]"], UsageError, r"box must be \[x0, y0, x1, y1\] in px, .* got \[5, 1, 3, 4\]"),
+        (["query=PHOTO", "box=[1,1,inf,4]"], UsageError, "box must be"),
+        (["query_id=[]"], UsageError, "query_id must name at least one id"),
         (["query=PHOTO", "box=[900,900,990,990]"], BadFile, "box must overlap the image"),
         (["query_id=a/0", "reranker=geometric_verification"], UsageError, "keypoints"),
         (["query_id=a/0", "index_path=nowhere"], BadFile, "nowhere"),

@@ -14,6 +14,7 @@ from PIL import Image
 
 import zoo
 from zoo.data._loading import SameSizeBatches
+from zoo.data._pictures import rectangle
 from zoo.data.preparing import Preparation, prepare
 from zoo.files import BadFile
 
@@ -106,6 +107,26 @@ def test_a_box_is_cut_first_and_scaled_as_the_whole(mixed):
     wanted = Image.open(mixed / "a.png").crop((10, 20, 50, 60)).resize((20, 20), Image.Resampling.BILINEAR)
     assert torch.equal(batch.images[0].mul(255).round().byte(), torch.from_numpy(np.array(wanted)).movedim(2, 0))
     assert batch.original_size.tolist() == [[40, 40]]
+
+
+@pytest.mark.parametrize(
+    ("box", "edges"),
+    [
+        ([-5.0, 20.4, 50.6, 1e9], (0, 20, 51, 60)),
+        ([10.2, 10.6, 10.4, 10.7], (10, 10, 11, 11)),
+        ([79.8, 0.0, 90.0, 0.3], (79, 0, 80, 1)),
+        ([float("-inf"), 0, float("inf"), 7], (0, 0, 80, 7)),
+        ([80.0, 0, 90, 10], None),
+        ([20, 30, 20, 40], None),
+        ([float("nan"), 0, 10, 10], None),
+    ],
+)
+def test_boxes_become_whole_pixels_at_least_one(box, edges):
+    if edges is None:
+        with pytest.raises(BadFile, match="box must overlap the image x of 80 × 60 px, got"):
+            rectangle(box, (80, 60), "x")
+    else:
+        assert rectangle(box, (80, 60), "x") == edges
 
 
 def test_damage_ends_or_is_reported_as_asked(mixed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torchvision
 from safetensors.torch import save_file
 
 import zoo
-from zoo import checkpoints
+from zoo import checkpoints, config
+from zoo.commands import _setup, train
 from zoo.models.global_descriptor.module import GlobalDescriptor
 from zoo.models.global_descriptor.net import resize_shorter
 from zoo.ops.pooling import rmac
@@ -142,9 +144,11 @@ def test_wrong_values_are_named():
         ("levels", 0, "levels must be a whole number of at least 1, got 0"),
         ("image_size", 3.5, "image_size must be a whole number of at least 1, got 3.5"),
         ("clusters", 1, "clusters must be a whole number of at least 2, got 1"),
-        ("p", 0, "p must be a number above 0, got 0"),
-        ("scales", [1, 0], r"scales must be a list of numbers above 0, got \[1, 0\]"),
-        ("scales", 0.5, "scales must be a list of numbers above 0, got 0.5"),
+        ("p", 0, "p must be a finite number above 0, got 0"),
+        ("p", float("inf"), "p must be a finite number above 0, got inf"),
+        ("scales", [1, 0], r"scales must be a list of finite numbers above 0, got \[1, 0\]"),
+        ("scales", [float("nan")], r"scales must be a list of finite numbers above 0, got \[nan\]"),
+        ("scales", 0.5, "scales must be a list of finite numbers above 0, got 0.5"),
         ("whitening", "pcaw", "whitening must be one of pca, pca_whiten, learned or null, got 'pcaw'"),
         ("dimension", 8, "dimension=8 needs a whitening: pca, pca_whiten, learned"),
         ("shrinkage", 2.0, r"shrinkage must lie in 0 … 1, got 2.0"),
@@ -170,34 +174,37 @@ def test_published_weights_find_a_shifted_view_of_a_photo(monkeypatch):
     assert torch.equal((left @ right.T).argmax(1), torch.arange(len(photos)))
 
 
-def test_training_it_is_refused_in_one_line(command):
+def test_training_it_is_refused():
     tiny = ["model.backbone=test_resnet", "model.backbone_weights=random"]
-    done = command("zoo", "train", "model=global_descriptor", *tiny, code=2)
-    assert done.stderr.splitlines()[-1] == (
-        "zoo: model 'global_descriptor' has nothing to train: statistics are fitted with model.whitening=pca | "
+    said = (
+        "model 'global_descriptor' has nothing to train: statistics are fitted with model.whitening=pca | "
         "pca_whiten | learned, or model.pooling=netvlad; otherwise evaluate it as it is: zoo eval "
         "model=global_descriptor …"
     )
-    assert "Traceback" not in done.stderr
+    cfg = config.compose("train", ["model=global_descriptor", *tiny])
+    with pytest.raises(UsageError, match=re.escape(said)):
+        train._refuse_untrained(cfg, _setup.new_model(cfg))
 
 
-def test_missing_and_unreachable_weights_end_in_one_line(command, tmp_path):
-    done = command("zoo", "eval", "model=global_descriptor", code=2, ZOO_DATA=tmp_path / "nowhere")
-    line = done.stderr.splitlines()[-1]
-    assert "backbone_weights: there is no file" in line
-    assert "mobilenetv2_100.fp16.safetensors'; name a .safetensors or .pth file, or say hub" in line
+def test_missing_weights_are_told_with_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "nowhere"))
+    said = r"backbone_weights: there is no file .*mobilenetv2_100\.fp16\.safetensors'; name a .safetensors or .pth file"
+    with pytest.raises(UsageError, match=said):
+        _setup.trained_model(config.compose("eval", ["model=global_descriptor"]))
+
+
+def test_unreachable_weights_end_in_one_line(command, tmp_path):
     words = ["zoo", "eval", "model=global_descriptor", "model.backbone=test_resnet", "model.backbone_weights=hub"]
     done = command(*words, code=2, HF_HUB_OFFLINE=1, HF_HOME=tmp_path / "hub")
     assert "those of test_resnet can't be downloaded" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
-def test_evaluation_prints_its_row_and_no_warning_of_missing_training(command, file):
-    words = ["model.backbone=test_resnet", f"model.backbone_weights={file}", "data=sort_of_clevr"]
-    sizes = ["data.gallery_size=40", "data.train_size=8", "benchmark.queries=10"]
-    done = command("zoo", "eval", "model=global_descriptor", *words, *sizes)
-    assert "GeM" in done.stdout
-    assert "untrained" not in done.stdout + done.stderr
+def test_evaluation_does_not_warn_of_missing_training(file, caplog):
+    words = ["model.backbone=test_resnet", f"model.backbone_weights={file}"]
+    model, source = _setup.trained_model(config.compose("eval", ["model=global_descriptor", *words]))
+    assert (model.descriptor_name, source, model.training) == ("GeM", None, False)
+    assert not caplog.records
 
 
 def test_an_unknown_model_key_is_refused():

@@ -95,6 +95,12 @@ def test_whitening_is_scikit_learns_between_two_normalisations(whiten):
     assert model.descriptor_name == ("GeM, PCA whitening" if whiten else "GeM, PCA")
 
 
+def test_a_label_may_be_the_number_zero():
+    model = tiny(whitening="learned", dimension=2)
+    model.fit_statistics(some(8), [0, 0, *range(1, 7)])
+    assert model.embed(some(4)[0]).vector.isfinite().all()
+
+
 def test_labels_are_those_of_positions_and_an_empty_one_is_shared_by_nobody():
     labels = [f"class {place % 3}" if place < 24 else "" for place in range(30)]
     models = [tiny(whitening="learned", dimension=5, shrinkage=0.3) for _ in range(3)]
@@ -177,6 +183,12 @@ def test_what_can_not_be_fitted_is_said_before_and_after():
         tiny(whitening="pca").embed(some(4)[0])
     with pytest.raises(ValueError, match=r"dimension must lie in 1 … \d+, the descriptor's own, got 9999"):
         tiny(whitening="pca", dimension=9999)
+    with pytest.raises(ValueError, match=r"images that whitening is fitted on, 0, got 5"):
+        tiny(whitening="pca", dimension=5).fit_statistics([], None)
+    with pytest.raises(ValueError, match=r"dimension must be at most [\d,]+ of descriptors of [\d,]+, got null"):
+        tiny(pooling="netvlad", clusters=512, whitening="pca")
+    with pytest.raises(ValueError, match=r"whitening=learned needs descriptors of at most 16,384 numbers, got [\d,]+"):
+        tiny(pooling="netvlad", clusters=512, whitening="learned", dimension=8)
 
 
 def test_neural_codes_say_what_they_need():

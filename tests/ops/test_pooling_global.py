@@ -118,6 +118,14 @@ def test_gem_lies_between_mean_and_maximum(side, scale):
     assert all((low <= high * (1 + 1e-9)).all() for low, high in pairwise(pooled))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_no_power_of_gem_leaves_the_range_of_numbers(dtype):
+    maps = 200 * torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    pooled = gem(maps.to(dtype), p=60.0)
+    torch.testing.assert_close(pooled.double(), gem(maps.double(), p=60.0), rtol=5e-3, atol=0)
+    assert (gem(torch.zeros(1, 2, 3, 3, dtype=dtype)) > 0).all()
+
+
 def test_maps_without_activation_give_finite_values():
     empty = torch.zeros(2, 3, 4, 5)
     for name, pool in POOLINGS.items():
@@ -152,10 +160,11 @@ def test_wrong_arguments_are_named():
         with pytest.raises(ValueError, match="width must be at least 1, got 0"):
             pool(torch.zeros(1, 3, 4, 0))
     for call, said in (
-        (lambda x: gem(x, p=0), "p must be above 0, got 0"),
-        (lambda x: gem(x, eps=-1.0), "eps must be above 0, got -1.0"),
-        (lambda x: crow(x, a=0.0), "a must be above 0, got 0.0"),
-        (lambda x: crow_channel_weights(x, eps=0.0), "eps must be above 0, got 0.0"),
+        (lambda x: gem(x, p=0), "p must be above 0 and finite, got 0"),
+        (lambda x: gem(x, p=float("inf")), "p must be above 0 and finite, got inf"),
+        (lambda x: gem(x, eps=-1.0), "eps must be above 0 and finite, got -1.0"),
+        (lambda x: crow(x, a=0.0), "a must be above 0 and finite, got 0.0"),
+        (lambda x: crow_channel_weights(x, eps=0.0), "eps must be above 0 and finite, got 0.0"),
     ):
         with pytest.raises(ValueError, match=said):
             call(torch.ones(1, 2, 3, 3))

@@ -46,6 +46,15 @@ def test_whitened_descriptors_are_white():
     torch.testing.assert_close(white.T.cov(), torch.eye(6).double(), atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize(("count", "channels"), [(20, 8), (20, 30)])
+def test_descriptors_that_are_all_alike_have_no_directions(count, channels):
+    one = descriptors(1, channels).float()
+    noisy = one * (1 + 1e-7 * torch.rand(count, channels, generator=torch.Generator().manual_seed(0)))
+    for x in (one.expand(count, -1), noisy, torch.zeros(count, channels)):
+        with pytest.raises(ValueError, match=f"x must hold descriptors that differ, got {count} of which all are"):
+            Whitening(channels, 3).fit_pca(x)
+
+
 def test_without_centring_directions_are_the_same_and_the_mean_stays():
     x = descriptors(60, 8)
     centred, plain = (Whitening(8, 3).double().fit_pca(x, whiten=False, centre=centre) for centre in (True, False))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from zoo.files import BadFile
 from zoo.registry import UsageError
@@ -85,6 +86,29 @@ def test_a_later_run_replaces_what_it_embeds_again(tmp_path):
     assert len(features) == 2
 
 
+def test_ctrl_c_while_the_device_is_waited_for_parts_no_ids_from_their_items(tmp_path, monkeypatch):
+    begin(tmp_path, ("vector",), "f" * 16, ABOUT)
+    writer = ShardWriter(tmp_path / SHARDS, 1, 0, 9)
+    writer.add(["a"], vectors(0, 1), [payload("a")])
+
+    def interrupted(tensor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.Tensor, "cpu", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.add(["b"], vectors(1, 1), [payload("b")])
+    monkeypatch.undo()
+    writer.flush()
+    features = open_features(tmp_path)
+    assert features.ids == ["a"]
+    assert features.get(["a"]).vector.tolist() == [[0, 1, 2, 3]]
+
+
+def test_a_folder_that_was_begun_and_killed_is_begun_again(tmp_path):
+    (tmp_path / ".manifest.json.7.ab.tmp").write_text("{")
+    assert write(tmp_path, [(["a"], vectors(0, 1))]).ids == ["a"]
+
+
 def test_a_plan_names_new_changed_and_gone_images(tmp_path):
     write(tmp_path, [(["a", "b", "c"], vectors(0, 3))])
     stamps = {"a": {"bytes": 7, "modified": 11}, "b": {"bytes": 7, "modified": 12}, "new": {"bytes": 1, "modified": 1}}
@@ -130,6 +154,9 @@ def test_damaged_and_foreign_files_are_named(features, tmp_path):
             (tmp_path / name).write_bytes(content)
         with pytest.raises(BadFile, match=says):
             open_features(tmp_path / name)
+    shard.write_bytes(save({"vector": torch.zeros(1, 4)}))
+    with pytest.raises(BadFile, match=f"{shard.name} doesn't name its ids"):
+        open_features(features.path)
     manifest = json.loads((features.path / "manifest.json").read_text())
     (features.path / "manifest.json").write_text(json.dumps({**manifest, "version": 9}))
     with pytest.raises(BadFile, match="reads format 1, the file has 9"):
@@ -180,7 +207,8 @@ def test_key_points_go_to_hloc_and_back(tmp_path):
     kinds = tuple(points.filled())
     path = _features_files.export(write(tmp_path, [(["a", "b"], points)], kinds=kinds), "hdf5")
     with h5py.File(path, "r") as file:
-        assert file["b.jpg/keypoints"].shape == (1, 2)
+        # hloc calls the centre of the first pixel 0, 0.
+        np.testing.assert_allclose(file["b.jpg/keypoints"][()], points.keypoints[1, :1] - 0.5, atol=1e-6)
         assert file["a.jpg/descriptors"].shape == (8, 3)  # hloc's layout: a column for each key point
     found = open_features(path).get(["b", "a"])
     assert found.keypoint_mask.tolist() == [[True, False, False], [True, True, True]]
@@ -230,9 +258,9 @@ def test_pixels_become_those_of_the_original():
     items = Representation(
         region_boxes=torch.tensor([[[0.0, 0.0, 20.0, 10.0]]]),
         region_hulls=corners,
-        keypoints=torch.tensor([[[0.0, 9.0]]]),
+        keypoints=torch.tensor([[[0.5, 9.5]]]),  # the centres of the first pixel, and of the last row's first
     )
     found = to_original(items, (10, 20), torch.tensor([[30, 80]]))
     assert found.region_boxes.tolist() == [[[0, 0, 80, 30]]]
     assert found.region_hulls.tolist() == [[[[0, 0], [80, 30]]]]
-    assert found.keypoints.tolist() == [[[1.5, 28.0]]]  # the centre of the first pixel, and of the last row's
+    assert found.keypoints.tolist() == [[[2.0, 28.5]]]

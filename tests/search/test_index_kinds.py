@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import logging
+import re
 import subprocess
 import sys
 
@@ -77,6 +78,15 @@ def test_another_model_is_refused_by_both_names():
         index.search(vectors(normal(1, 4), "e" * 16), 1)
     with pytest.raises(ValueError, match="got items of an unknown model"):
         index.add(["b"], vectors(normal(1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "shape"), [("flat", "vector", "(B, D)"), ("regions", "regions", "(B, R, D)")]
+)
+def test_another_shape_is_refused(kind, field, shape):
+    index = zoo.create("index", kind)
+    with pytest.raises(ValueError, match=re.escape(f"items must be {shape}, got (2, 3, 4, 5)")):
+        index.add(["a", "b"], Representation(**{"vector": normal(2, 4), field: normal(2, 3, 4, 5)}))
 
 
 @pytest.mark.parametrize(
@@ -294,6 +304,8 @@ def test_milvus_equals_flat(milvus, metric):
     for one, other in zip(exact.search(vectors(queries), 8), index.search(vectors(queries), 8), strict=True):
         assert one.ids == other.ids
         assert torch.allclose(one.scores, other.scores, atol=1e-4)
+    # Query expansions average what is stored.
+    torch.testing.assert_close(index.get(["7", "3"]).vector, exact.get(["7", "3"]).vector)
 
 
 def test_a_killed_build_into_milvus_goes_on_after_opening(milvus, tmp_path):

@@ -171,6 +171,14 @@ def test_an_index_moves_with_its_folder(tmp_path):
     assert open_index(tmp_path / "there").ids == open_index(tmp_path / "copy").ids
 
 
+def test_names_that_are_no_text_survive(tmp_path):
+    index = zoo.create("index", "flat")
+    index.add(["a\udcff.jpg"], Representation(vector=torch.ones(1, 4)), [{"path": "/a\udcff.jpg"}])
+    index.save(tmp_path)
+    again = open_index(tmp_path)
+    assert (again.ids, again.payloads(again.ids)) == (["a\udcff.jpg"], [{"path": "/a\udcff.jpg"}])
+
+
 def test_files_of_others_stay(tmp_path):
     (tmp_path / "notes.npy").write_text("mine")
     assert not storage.is_unused(tmp_path)

@@ -220,7 +220,7 @@ class Loses(Recorder):
 @pytest.mark.parametrize(
     ("chain", "arguments", "message"),
     [
-        ([], {"k": 0}, "k must be at least 1, got 0"),
+        ([], {"k": 0}, "k must be an integer of at least 1, got 0"),
         ([], {"exclude": ["a"]}, "exclude must be one per query, got 1 for 3 queries"),
         ([], {"query_metadata": [{}]}, "query_metadata must be one per query, got 1 for 3"),
         ([], {"extra_queries": queries().rows([0])}, "extra_queries must be one per query, got 1 for 3"),
@@ -259,5 +259,5 @@ def test_what_does_not_fit_is_refused(chain, arguments, message):
 
 
 def test_a_shortlist_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="shortlist must be at least 1, or None for all, got 0"):
+    with pytest.raises(ValueError, match="shortlist must be an integer of at least 1, got 0"):
         Pipeline(flat(), [], 0)

@@ -79,7 +79,7 @@ def test_augmentation_takes_what_there_is():
     assert augment_database(vectors[:0], 10).shape == (0, 2)
     twins = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     assert augment_database(twins, 1)[:2].tolist() == [[1.0, 0.0]] * 2
-    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="k must be an integer of at least 1, got 0"):
         augment_database(vectors, 0)
 
 
@@ -168,7 +168,7 @@ def test_superglobal_survives_opposites_zeros_and_nothing():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"p": 0}, "p must be at least 1, got 0"),
+        ({"p": 0}, "p must be an integer of at least 1, got 0"),
         ({"convention": "thesis"}, "one of paper, authors, got 'thesis'"),
         ({"query": torch.zeros(1, 2)}, r"fit together, got \(1, 2\) and \(1, 4, 3\)"),
         ({"neighbours": torch.zeros(1, 4, 1, 3)}, r"at least \(1, 4, 2, 3\), got \(1, 4, 1, 3\)"),

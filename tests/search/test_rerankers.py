@@ -221,6 +221,13 @@ def test_what_does_not_fit_is_refused(query, hits, metadata, message):
         zoo.create("reranker", "superglobal")(query, hits, None, metadata)
 
 
+@pytest.mark.parametrize("value", ["cat", float("nan"), None])
+def test_only_numbers_are_fused(value):
+    fusion = zoo.create("reranker", "rank_fusion", keys=["order", "label"])
+    with pytest.raises(ValueError, match=f"keys: 'label' must be a finite number .*, got {value!r}"):
+        fusion(Representation(), Representation(), None, [{"label": 1}, {"label": value}])
+
+
 def test_a_reranker_of_several_fields_wants_them_named():
     with pytest.raises(ValueError, match=r"geometric_verification needs .*'keypoints'.*, got Tensor"):
         zoo.create("reranker", "geometric_verification")(torch.ones(3), torch.ones(2, 3))
@@ -229,8 +236,10 @@ def test_a_reranker_of_several_fields_wants_them_named():
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("aqe", {"k": 0}, "k must be above 0, got 0"),
+        ("aqe", {"k": 0}, "k must be an integer of at least 1, got 0"),
+        ("aqe", {"k": 2.5}, "k must be an integer of at least 1, got 2.5"),
         ("alpha_qe", {"alpha": 0}, "alpha must be above 0"),
+        ("superglobal", {"p": "two"}, "p must be an integer of at least 1, got 'two'"),
         ("dba", {"alpha": -1}, "alpha must be at least 0, got -1"),
         ("superglobal", {"convention": "thesis"}, "got 'thesis'"),
         ("superglobal", {"beta": -0.5}, "beta must be above 0, got -0.5"),

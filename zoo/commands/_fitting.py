@@ -141,9 +141,11 @@ def _split(data: Any) -> str:
 
 
 def _labels(data: Any) -> Sequence[str] | None:
+    if not hasattr(data, "labels"):
+        return None
     try:
         return data.labels(_split(data))
-    except (AttributeError, ValueError, NotImplementedError):  # a single folder without a table
+    except ValueError:  # a single folder without a table
         return None
 
 

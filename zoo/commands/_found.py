@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.types import Ranking
 
 SHOWN = 20  # queries in the printed tables and on the contact sheet
+TILES = 50  # hits of each on the contact sheet
 SIDE, COLUMNS = 160, 10  # px of a tile; hits in a row
 PIXELS = 480  # px of the longer side of a picture that a tile is made of
 QUERY_INK, FOUND_INK = (255, 190, 0), (80, 220, 255)
@@ -102,7 +103,7 @@ def _print(one: Mapping[str, Any]) -> None:
 
 
 def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: Index) -> Image.Image | None:
-    """Returns query and hits of every query, what matched outlined; None where no picture is known."""
+    """Returns query and first hits of every query, what matched outlined; None where no picture is known."""
     from zoo.commands._queries import preparing
     from zoo.evaluation.pictures import SheetRow, contact_sheet
 
@@ -112,7 +113,8 @@ def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: 
     pictures = _Pictures(preparing(index.about))
     rows = []
     for query, one in zip(queries, found, strict=False):
-        tiles = [pictures.tile(hit["path"], _caption(hit), _outlines(hit["evidence"])) for hit in one["hits"]]
+        hits = one["hits"][:TILES]
+        tiles = [pictures.tile(hit["path"], _caption(hit), _outlines(hit["evidence"])) for hit in hits]
         for start in range(0, max(1, len(tiles)), COLUMNS):
             first = pictures.tile(_text(query.path), "query", _query_outlines(query, one["hits"]))
             title = query.name if not start else f"{query.name}, from rank {start + 1}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,8 @@ def _stored(cfg: DictConfig, index: Index, extra: Features | None) -> Queries:
     if cfg.box is not None:
         raise UsageError("box is for a picture; what the index holds of query_id is of the whole image")
     asked = list(cfg.query_id) if isinstance(cfg.query_id, ListConfig) else [cfg.query_id]
+    if not asked:
+        raise UsageError("query_id must name at least one id, got an empty list")
     kind = type(index.ids[0]) if len(index) else str
     try:
         ids = [kind(id_) for id_ in asked]  # an id of digits is read as a number
@@ -182,6 +185,6 @@ def _box(cfg: DictConfig) -> list[float] | None:
         return None
     box = list(cfg.box) if hasattr(cfg.box, "__iter__") and not isinstance(cfg.box, str) else [cfg.box]
     numbers = all(isinstance(value, (int, float)) for value in box)
-    if len(box) != 4 or not numbers or box[0] >= box[2] or box[1] >= box[3]:
+    if len(box) != 4 or not numbers or not all(map(math.isfinite, box)) or box[0] >= box[2] or box[1] >= box[3]:
         raise UsageError(f"box must be [x0, y0, x1, y1] in px, x0 < x1 and y0 < y1, got {cfg.box}")
     return box

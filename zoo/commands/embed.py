@@ -30,7 +30,7 @@ def embed(cfg: DictConfig) -> None:
     model, source = _setup.trained_model(cfg)
     _check(cfg, model)
     data = _opened(cfg)
-    for name in cfg.export:
+    for name in _exports(cfg):
         _features_files.check_export(name, model.kinds)
     folder = _folder(cfg)
     stamps = _stamps(data)
@@ -64,6 +64,10 @@ def _opened(cfg: DictConfig) -> Any:
         data.prepare_data()
         data.setup("test")
     return data
+
+
+def _exports(cfg: DictConfig) -> list[str]:
+    return [cfg.export] if isinstance(cfg.export, str) else list(cfg.export or ())
 
 
 def _folder(cfg: DictConfig) -> Path:
@@ -156,7 +160,7 @@ def _conclude(cfg: DictConfig, folder: Path) -> None:
     features = open_features(folder)
     if not len(features):
         raise UsageError(f"no image could be read, so there are no features: see {folder / UNREADABLE}")
-    for name in cfg.export:
+    for name in _exports(cfg):
         log.info("written: %s", _features_files.export(features, name))
     searchable = {"vector", "regions"} & set(features.kinds)
     then = shlex.join(["zoo", "index", str(folder)]) if searchable else f"zoo search … features='{folder}'"

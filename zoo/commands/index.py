@@ -94,6 +94,10 @@ def _compare(there: Index, asked: Index, features: Features, folder: Path) -> No
             f"out {folder} holds vectors of the model {there.fingerprint}, features {features.path} are of "
             f"{features.fingerprint}: {otherwise}"
         )
+    old, new = (about.get("preprocessing") for about in (there.about, features.about))
+    if len(there) and old != new and old and new:
+        was, given = differing(old, new)
+        raise UsageError(f"out {folder} holds images with preprocessing {was}, {features.path} {given}: {otherwise}")
 
 
 def _fill(built: Index, features: Features, folder: Path, before: dict[str, Any], block: int) -> dict[str, int]:

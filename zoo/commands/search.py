@@ -36,8 +36,11 @@ def search(cfg: DictConfig) -> None:
     start = time.perf_counter()
     rankings = _rankings(cfg, index, rerankers, queries, extra)
     log.info(
-        "%d of %s images searched by %d in %.2f s", cfg.k, f"{len(index):,}", len(queries), time.perf_counter() - start
+        "queries: %d, images: %s, searched in %.2f s", len(queries), f"{len(index):,}", time.perf_counter() - start
     )
+    if cfg.where and not any(map(len, rankings)):
+        known = sorted({key for payload in index.payloads(index.ids[:100]) for key in payload})
+        log.warning("where=%s fits no image; payloads have the keys %s", cfg.where, ", ".join(known) or "none")
     _found.show(queries, rankings, index, _setup.made_folder(cfg), _about(cfg, folder))
 
 

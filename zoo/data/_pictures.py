@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -149,13 +150,24 @@ def _decoded(image: Image.Image, upright: bool, name: str | Path) -> Picture:
 
 
 def rectangle(box: Box, size: tuple[int, int], name: str | Path) -> tuple[int, int, int, int]:
-    """Returns a box as whole px inside a picture of (width, height); raises BadFile if they don't overlap."""
-    # Published boxes have fractions, and some reach a little beyond the image.
-    left, top = (max(0, round(value)) for value in box[:2])
-    right, bottom = min(size[0], round(box[2])), min(size[1], round(box[3]))
-    if right <= left or bottom <= top:
+    """Returns a box as whole px, at least one, inside a picture of (width, height).
+
+    Raises BadFile if they don't overlap.
+    """
+    edges = [(max(low, 0), min(high, side)) for low, high, side in zip(box[:2], box[2:], size, strict=True)]
+    if not all(low < high for low, high in edges):  # nor are numbers that are none
         raise BadFile(f"box must overlap the image {name} of {size[0]} × {size[1]} px, got {list(box)}")
+    (left, right), (top, bottom) = (_whole(low, high) for low, high in edges)
     return left, top, right, bottom
+
+
+def _whole(low: float, high: float) -> tuple[int, int]:
+    """Rounds the fractions of published boxes."""
+    first, last = round(low), round(high)
+    if first < last:
+        return first, last
+    first = math.ceil(high) - 1  # of less than a px, the px in which it ends
+    return first, first + 1
 
 
 @contextmanager

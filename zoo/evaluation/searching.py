@@ -72,8 +72,9 @@ class Searching:
 
     def fields_of(self, model: Any, batch: Any, role: Any, own: Tensor) -> dict[str, Tensor]:
         """Returns those fields of a batch; `own` is the model's own row of `descriptors`, which may do."""
-        if self.needs == ("vector",) and own.dim() == 2:
-            return {"vector": own.float()}
+        kind = "vector" if own.dim() == 2 else "regions"
+        if self.needs == (kind,):
+            return {kind: own.float()}
         found = model.represent(batch, role)
         found.require(self.needs, "the search")
         return {name: tensor for name, tensor in found.filled().items() if name in self.fields}

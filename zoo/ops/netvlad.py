@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zoo.ops.sampling import sampled
 
 _POINTS = 256  # local descriptors for each cluster that k-means sees
 _ROUNDS = 50
@@ -57,10 +59,10 @@ class NetVLAD(nn.Module):
         import faiss
 
         clusters, channels = self.centres.shape
-        points = _sampled((local_descriptors(each).flatten(0, 1) for each in maps), clusters * _POINTS, seed)
+        points = sampled(_numbered(maps), clusters * _POINTS, seed)
         if len(points) < clusters:
             raise ValueError(f"clusters must be at most the number of cells of all maps, {len(points)}, got {clusters}")
-        points = points.float().cpu()
+        points = points.float()
         settings = {"niter": _ROUNDS, "seed": seed, "min_points_per_centroid": 1, "max_points_per_centroid": _POINTS}
         kmeans = faiss.Kmeans(channels, clusters, **settings)
         kmeans.train(points.numpy())
@@ -80,16 +82,10 @@ def local_descriptors(x: Tensor) -> Tensor:
     return F.normalize(x.flatten(2).mT, dim=2)
 
 
-def _sampled(parts: Iterable[Tensor], count: int, seed: int) -> Tensor:
-    """Returns `count` rows of all parts (n, C), each row as likely as any other; all, where there are fewer."""
-    generator = torch.Generator().manual_seed(seed)
-    rows, lots = torch.empty(0), torch.empty(0)
-    for part in parts:
-        drawn = torch.rand(len(part), generator=generator)
-        taken = drawn < (lots.max() if len(lots) == count else 1.0)
-        rows = torch.cat([rows.to(part), part[taken.to(part.device)]]) if len(rows) else part[taken.to(part.device)]
-        lots = torch.cat([lots, drawn[taken]])
-        if len(lots) > count:
-            lots, kept = lots.topk(count, largest=False)
-            rows = rows[kept.to(rows.device)]
-    return rows
+def _numbered(maps: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Gives the local descriptors of maps, and the number of the map that each lies in."""
+    first = 0
+    for each in maps:
+        local = local_descriptors(each)
+        numbers = torch.arange(first, first := first + len(local))
+        yield local.flatten(0, 1), numbers.repeat_interleave(local.shape[1])

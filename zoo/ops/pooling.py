@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import torch
@@ -60,21 +61,23 @@ def gem(x: Tensor, p: float = 3.0, eps: float = 1e-6) -> Tensor:
 
     Args:
         x: (B, C, H, W).
-        p: above 0; 1 is the mean, infinity would be MAC. The paper starts training at 3.
+        p: above 0 and finite; 1 is the mean, infinity would be MAC. The paper starts training at 3.
         eps: what smaller values are raised to, above 0, so that roots and gradients exist.
 
     Returns:
         (B, C).
 
     Raises:
-        ValueError: as `mac`; ``p`` or ``eps`` isn't above 0.
+        ValueError: as `mac`; ``p`` or ``eps`` isn't a finite number above 0.
 
     Source: Eq. 3 of Radenović et al. 2018, "Fine-tuning CNN image retrieval with no human annotation"; eps is that of
     their code.
     """
     _check(x)
     _check_positive(p=p, eps=eps)
-    return x.clamp(min=eps).pow(p).mean((2, 3)).pow(1 / p)
+    x = x.clamp(min=eps)
+    largest = x.detach().amax((2, 3), keepdim=True)  # in its units no power leaves the range of numbers
+    return (x / largest).pow(p).mean((2, 3)).pow(1 / p) * largest[:, :, 0, 0]
 
 
 def crow(x: Tensor, a: float = 2.0, b: float = 2.0) -> Tensor:
@@ -229,5 +232,5 @@ def _check(x: Tensor) -> None:
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value!r}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, got {value!r}")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 _BLOCK = 2**22  # numbers that are held in double precision at a time
 _RANK = 1e-10  # variances below this share of the largest are rounding
+_ALIKE = 1e-12  # and all of them, where the largest is below this share of the mean squared norm
 
 
 class Whitening(nn.Module):
@@ -53,7 +54,8 @@ class Whitening(nn.Module):
                 of the covariance either way.
 
         Raises:
-            ValueError: ``x`` has another shape, not more rows than D, or values that aren't finite.
+            ValueError: ``x`` has another shape, not more rows than D, values that aren't finite, or rows that are all
+                alike.
 
         Source: Jégou & Chum 2012, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
         whitening".
@@ -62,6 +64,8 @@ class Whitening(nn.Module):
         mean = x.mean(0, dtype=torch.float64)
         variances, directions = _main_directions(x, mean, self.dimension)
         rows = directions * variances.rsqrt()[:, None] if whiten else directions
+        if not variances[0] > _ALIKE * torch.linalg.vector_norm(x, dtype=torch.float64).square() / len(x):
+            raise ValueError(f"x must hold descriptors that differ, got {len(x)} of which all are alike")
         varies = variances > _RANK * variances[0]
         return self._keep(mean if centre else torch.zeros_like(mean), torch.where(varies[:, None], rows, 0))
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.search._checks import check_counts
+
 if TYPE_CHECKING:
     from zoo.search._packed import Regions
 
@@ -20,8 +22,7 @@ class CoarseRegions:
     """
 
     def __init__(self, probes: int) -> None:
-        if probes < 1:
-            raise ValueError(f"probes must be at least 1, got {probes}")
+        check_counts(probes=probes)
         self.probes = probes
         self._codes: Any = None
         self._images = 0  # those that it knows, the first ones of the index

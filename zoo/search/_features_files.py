@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 _NOTE = "spatial_zoo"  # where our own files say fingerprint and origin
 _ROWS = 1024  # vectors that are written at a time
 _IMAGES = 64  # the same with keypoints, of which an image has half a megabyte
+_CENTRE = 0.5  # px from an image's upper left corner, our 0, 0, to the centre of its first pixel, hloc's 0, 0
 
 
 class HDF5Features(Features):
-    """hloc's layout: a group for each image, named by its path; keypoints are pixels of the original, x, y.
+    """hloc's layout: a group for each image, named by its path; keypoints are px of the original, x, y.
 
-    `global_descriptor (D,)`, or `keypoints (K, 2)` with `descriptors (D, K)`, and `image_size` = width, height.
+    `global_descriptor (D,)`, or `keypoints (K, 2)` with `descriptors (D, K)`, and `image_size` = width, height. To hloc
+    the centre of the first pixel is 0, 0; in a `Representation` that is 0.5, 0.5.
     hloc doesn't say which model it was: the fingerprint is None unless the zoo wrote the file.
     """
 
@@ -74,9 +76,9 @@ class HDF5Features(Features):
             if "vector" in self.kinds:
                 fields["vector"] = _floats(group["global_descriptor"][()])[None]
             if "keypoints" in self.kinds:
-                points, described = _floats(group["keypoints"][()])[None], _floats(group["descriptors"][()].T)[None]
-                mask = torch.ones(points.shape[:2], dtype=torch.bool)
-                fields |= {"keypoints": points, "keypoint_descriptors": described, "keypoint_mask": mask}
+                points, described = _floats(group["keypoints"][()]) + _CENTRE, _floats(group["descriptors"][()].T)
+                mask = torch.ones(1, len(points), dtype=torch.bool)
+                fields |= {"keypoints": points[None], "keypoint_descriptors": described[None], "keypoint_mask": mask}
         except KeyError as error:
             raise BadFile(f"features {self.path}: group '{name}' lacks what the others have ({error})") from error
         return Representation(**fields, fingerprint=self.fingerprint)
@@ -97,6 +99,7 @@ class ParquetFeatures(Features):
         self._columns = [name for name in names if name not in ("id", "vector")]
         counts = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._ends = np.cumsum(counts)
+        self._held: dict[tuple[str, ...], tuple[int, Any]] = {}
         note = json.loads((self._file.schema_arrow.metadata or {}).get(_NOTE.encode(), b"{}"))
         ids = self._file.read(columns=["id"]).column("id").to_pylist()
         _check_ids(path, ids)
@@ -123,9 +126,15 @@ class ParquetFeatures(Features):
         for start, end in zip(starts, [*starts[1:], len(owners)], strict=True):
             group = int(owners[start])
             before = int(self._ends[group - 1]) if group else 0
-            table = self._file.read_row_group(group, columns=columns)
-            taken.append(take(table.take([place - before for place in places[start:end]])))
+            taken.append(take(self._group(group, columns).take([place - before for place in places[start:end]])))
         return taken
+
+    def _group(self, number: int, columns: list[str]) -> Any:
+        """Returns columns of a row group, and keeps those read last: pandas makes groups of a million rows."""
+        key = tuple(columns)
+        if self._held.get(key, (None, None))[0] != number:
+            self._held[key] = number, self._file.read_row_group(number, columns=columns)
+        return self._held[key][1]
 
     def _vectors(self, table: Any) -> torch.Tensor:
         column = table.column("vector").combine_chunks()
@@ -185,7 +194,7 @@ def _write_group(group: Any, item: Representation, payload: dict[str, Any]) -> N
         group.create_dataset("global_descriptor", data=item.vector[0].numpy())
     if item.keypoints is not None:
         there = item.keypoint_mask[0]
-        group.create_dataset("keypoints", data=item.keypoints[0][there].numpy())
+        group.create_dataset("keypoints", data=(item.keypoints[0][there] - _CENTRE).numpy())
         group.create_dataset("descriptors", data=item.keypoint_descriptors[0][there].float().numpy().T)
     if "width" in payload:
         group.create_dataset("image_size", data=np.array([payload["width"], payload["height"]]))

@@ -36,13 +36,14 @@ def begin(folder: Path, kinds: Sequence[str], fingerprint: str, about: Mapping[s
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
         _compare(folder, manifest["about"], about, manifest["fingerprint"], fingerprint)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not (folder.is_dir() and all(path.suffix == ".tmp" for path in folder.iterdir())):
         raise UsageError(f"out must be a folder of zoo embed, a new or an empty one, got {folder}")
-    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-    Shards(folder / SHARDS).clean()
+    folder.mkdir(parents=True, exist_ok=True)
     written = {"format": FORMAT, "version": VERSION, "kinds": list(kinds), "fingerprint": fingerprint, "about": about}
     with replacing(folder / MANIFEST) as file:
         file.write(json.dumps(written, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+    (folder / SHARDS).mkdir(exist_ok=True)  # behind the manifest, without which a folder that isn't empty is refused
+    Shards(folder / SHARDS).clean()
 
 
 def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], before: str, now: str) -> None:

@@ -64,8 +64,7 @@ def to_original(items: Representation, size: tuple[int, int], original: Tensor) 
     """Returns items whose boxes, outlines and keypoints are pixels of the original pictures.
 
     `size` is the height and width in px of the images that the model was given, `original (B, 2)` that of the pictures
-    they were resized from. Boxes and outlines are edges; a keypoint is the centre of its pixel, so that it moves by
-    half a pixel before and after, as hloc has it.
+    they were resized from. The upper left corner of an image is 0, 0.
     """
     height, width = size
     scale = original.flip(1).to(torch.float32) / torch.tensor([width, height], device=original.device)
@@ -75,5 +74,5 @@ def to_original(items: Representation, size: tuple[int, int], original: Tensor) 
     if items.region_hulls is not None:
         changed["region_hulls"] = items.region_hulls * scale[:, None, None]
     if items.keypoints is not None:
-        changed["keypoints"] = (items.keypoints + 0.5) * scale[:, None] - 0.5
+        changed["keypoints"] = items.keypoints * scale[:, None]
     return replace(items, **changed)

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,37 +33,35 @@ class ShardWriter:
         self.folder, self.size = folder, size
         self._stem = f"{run:05d}-{rank:03d}-{secrets.token_hex(4)}"
         self._written = 0
-        self._ids: list[str] = []
-        self._items: list[Representation] = []
-        self._payloads: list[dict[str, Any]] = []
+        self._batches: list[tuple[Sequence[str], Representation, Sequence[dict[str, Any]]]] = []
 
     def add(self, ids: Sequence[str], items: Representation, payloads: Sequence[dict[str, Any]]) -> None:
         """Takes a batch."""
-        self._ids += ids
-        self._items.append(items._map(lambda tensor: tensor.detach().cpu()))
-        self._payloads += payloads
-        if len(self._ids) >= self.size:
+        # In one step: Ctrl-C, which may come while the device is waited for, must not part ids and items.
+        self._batches.append((ids, items._map(lambda tensor: tensor.detach().cpu()), payloads))
+        if sum(len(ids) for ids, _, _ in self._batches) >= self.size:
             self.flush()
 
     def flush(self) -> None:
         """Writes what was collected, if anything."""
         from safetensors.torch import save
 
-        if not self._ids:
+        if not self._batches:
             return
-        tensors = {name: value.contiguous() for name, value in joined(self._items).filled().items()}
-        said = {"ids": json.dumps(self._ids), "payloads": json.dumps(self._payloads)}
+        ids, items, payloads = zip(*self._batches, strict=True)
+        tensors = {name: value.contiguous() for name, value in joined(items).filled().items()}
+        said = {"ids": json.dumps(list(chain(*ids))), "payloads": json.dumps(list(chain(*payloads)))}
         with replacing(self.folder / f"{self._stem}-{self._written:06d}.safetensors") as file:
             file.write(save(tensors, metadata=said))
         self._written += 1
-        self._ids, self._items, self._payloads = [], [], []
+        self._batches = []
 
 
 class Shards:
     """The shards of a folder, in the order in which later ones replace earlier ones."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = sorted(folder.glob("*.safetensors"))
+        self.files = sorted(folder.glob("[0-9]*-*.safetensors"))
         self._folder = folder
         self._payloads: dict[int, list[dict[str, Any]]] = {}
 
@@ -103,7 +102,10 @@ class Shards:
 
     def _said(self, number: int, key: str) -> list[Any]:
         with self._opened(number) as file:
-            return json.loads((file.metadata() or {})[key])
+            said = file.metadata() or {}
+        if key not in said:
+            raise BadFile(f"shard {self.files[number]} doesn't name its {key}: zoo embed didn't write it")
+        return json.loads(said[key])
 
     def _opened(self, number: int) -> AbstractContextManager[Any]:
         from safetensors import SafetensorError, safe_open

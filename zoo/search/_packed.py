@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Regions:
     boxes: np.ndarray | None = None
     hulls: np.ndarray | None = None
 
-    @property
+    @cached_property
     def starts(self) -> np.ndarray:
         """Returns where the regions of each image begin, and T: (B + 1,)."""
         return np.concatenate([[0], np.cumsum(self.counts)])
@@ -47,7 +48,7 @@ def pack_regions(items: Representation, dimension: int | None, what: str, normal
     if items.regions is None:
         rows = rows_of(items.vector, dimension, what, normalise)
         return Regions(rows, np.ones(len(rows), np.int64), np.zeros(len(rows), np.int64))
-    regions = rows_of(items.regions, dimension, what, normalise)
+    regions = rows_of(items.regions, dimension, what, normalise, axes=3)
     mask = np.ones(regions.shape[:2], bool) if items.region_mask is None else items.region_mask.cpu().numpy()
     if not mask[:, :1].all() or not mask.shape[1]:
         raise ValueError(f"{what} must have region 0, the whole image, got none for {int(np.argmin(mask[:, 0]))}")

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.search._checks import check_counts
+
 _CELLS = 1 << 24  # similarities or numbers of neighbours held at once
 
 
@@ -34,8 +36,7 @@ def augment_database(vectors: Tensor, k: int, alpha: float = 0.0) -> Tensor:
     `vectors (N, D)`; nearest by cosine similarity; the vector itself is none of the k. Works in blocks of rows. Raises
     ValueError for k below 1. Database-side augmentation, Turcot and Lowe 2009, Arandjelović and Zisserman 2012.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    check_counts(k=k)
     vectors = _real(vectors)
     count, dimension = vectors.shape
     unit, k = F.normalize(vectors, dim=1), min(k, count - 1)

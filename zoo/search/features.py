@@ -145,10 +145,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         wrong = manifest.get("format") != FORMAT
+        incomplete = {"kinds", "fingerprint", "about"} - manifest.keys()
     except (ValueError, AttributeError) as error:
         raise BadFile(f"features {path} can't be read ({error})") from error
     if wrong:
         raise BadFile(f"features {path}: format must be '{FORMAT}', got {manifest.get('format')!r}")
     if manifest.get("version") != VERSION:
         raise BadFile(f"features {path}: this version reads format {VERSION}, the file has {manifest.get('version')}")
+    if incomplete:
+        raise BadFile(f"features {path} doesn't say {', '.join(sorted(incomplete))}")
     return manifest

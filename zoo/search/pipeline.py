@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from zoo.search._checks import check_counts
 from zoo.search.reranking import ExpandingReranker, name_of
 from zoo.types import Ranking, Representation
 
@@ -45,8 +46,8 @@ class Pipeline:
     """
 
     def __init__(self, index: Index, rerankers: Sequence[Callable[..., Ranking]], shortlist: int | None) -> None:
-        if shortlist is not None and shortlist < 1:
-            raise ValueError(f"shortlist must be at least 1, or None for all, got {shortlist}")
+        if shortlist is not None:
+            check_counts(shortlist=shortlist)
         self.index, self.rerankers, self.shortlist = index, list(rerankers), shortlist
 
     def search(
@@ -67,8 +68,7 @@ class Pipeline:
         the queries have come from there. Raises ValueError for k below 1, arguments that aren't one per query, a stage
         that needs fields which are not there (naming both lists), and descriptors of different models.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        check_counts(k=k)
         exclude = [None] * len(queries) if exclude is None else list(exclude)
         metadata = [{}] * len(queries) if query_metadata is None else list(query_metadata)
         for name, given in (("exclude", exclude), ("query_metadata", metadata)):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from zoo.search._checks import check_counts
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -51,8 +53,7 @@ def superglobal(
     the item itself, with weight 1; the maximum is over the p + 1 refined items nearest to the query.
     Raises ValueError for p below 1, an unknown convention, and neighbours that don't fit.
     """
-    if p < 1:
-        raise ValueError(f"p must be at least 1, got {p}")
+    check_counts(p=p)
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
     _check_shapes(query, shortlist, p, neighbours, convention)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from zoo.search._checks import check_counts
 from zoo.types import Ranking, Representation
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class ExpandingReranker(HitReranker):
     """
 
     def __init__(self, *, k: int) -> None:
-        check_positive(k=k)
+        check_counts(k=k)
         self.k = k
 
     @abc.abstractmethod
@@ -157,13 +158,6 @@ def name_of(reranker: Any) -> str:
     """Returns the registered name of a re-ranker, else its class's."""
     registered = getattr(reranker, "registered", None)
     return registered["name"] if registered else type(reranker).__name__
-
-
-def check_positive(**values: float) -> None:
-    """Raises ValueError, naming it, for a value that isn't above 0."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
 
 
 def _tensor(value: Any) -> Tensor:

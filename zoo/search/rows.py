@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _LINE = 64  # bytes of a cache line
 _SEPARATOR = "\0"  # between texts on disk; no path and no JSON holds it
+_ESCAPED = "surrogatepass"  # names of files that are not UTF-8 hold lone surrogates
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -194,7 +195,7 @@ def pack(values: np.ndarray) -> np.ndarray:
     """Returns ids or texts in the form that is written: int64, or the bytes of all strings with separators."""
     if values.dtype != object:
         return values
-    return np.frombuffer(_SEPARATOR.join(values.tolist()).encode(), np.uint8)
+    return np.frombuffer(_SEPARATOR.join(values.tolist()).encode("utf-8", _ESCAPED), np.uint8)
 
 
 def unpack(stored: np.ndarray, count: int) -> np.ndarray:
@@ -202,7 +203,7 @@ def unpack(stored: np.ndarray, count: int) -> np.ndarray:
     if stored.dtype != np.uint8:
         values = stored
     else:
-        values = _array(stored.tobytes().decode().split(_SEPARATOR) if count else [])
+        values = _array(stored.tobytes().decode("utf-8", _ESCAPED).split(_SEPARATOR) if count else [])
     if len(values) != count:
         raise ValueError(f"it holds {len(values)} values instead of {count}")
     return values

@@ -12,6 +12,7 @@ import torch
 
 from zoo.files import BadFile
 from zoo.search import storage
+from zoo.search._checks import check_counts
 from zoo.search.index import Index
 from zoo.search.rows import Ids, Payloads, pack, payload_texts, unpack
 from zoo.types import Ranking, Representation
@@ -124,7 +125,7 @@ class StoredIndex(Index, abc.ABC):
 
     def search(self, queries: Representation, k: int, where: Mapping[str, Any] | None = None) -> list[Ranking]:
         """Returns the k nearest items of each query; see `Index.search`."""
-        check_count(k)
+        check_counts(k=k)
         self.check_model(queries, "queries")
         rows = self.prepare(queries, "queries")
         allowed = self._payloads.matching(where) if where else None
@@ -255,24 +256,20 @@ class StoredIndex(Index, abc.ABC):
         self._payloads.append(texts)
 
 
-def check_count(k: int) -> None:
-    """Raises ValueError for a number of hits below 1."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-
-
 def check_metric(metric: str, metrics: Sequence[str] = METRICS) -> None:
     """Raises ValueError for a metric that doesn't exist."""
     if metric not in metrics:
         raise ValueError(f"metric must be one of {', '.join(metrics)}, got {metric!r}")
 
 
-def rows_of(tensor: torch.Tensor, dimension: int | None, what: str, normalise: bool) -> np.ndarray:
-    """Returns descriptors (…, D) as float32, L2-normalised where asked for.
+def rows_of(tensor: torch.Tensor, dimension: int | None, what: str, normalise: bool, axes: int = 2) -> np.ndarray:
+    """Returns descriptors, (B, D) for 2 `axes` and (B, R, D) for 3, as float32, L2-normalised where asked for.
 
-    Raises ValueError for another dimension than that of the index, or values that are not finite.
+    Raises ValueError for another shape, another dimension than that of the index, or values that are not finite.
     """
     rows = np.ascontiguousarray(tensor.detach().cpu().float().numpy())
+    if rows.ndim != axes:
+        raise ValueError(f"{what} must be {'(B, D)' if axes == 2 else '(B, R, D)'}, got {tuple(rows.shape)}")
     if dimension is not None and rows.shape[-1] != dimension:
         raise ValueError(f"{what} must have the dimension {dimension} of the index, got {rows.shape[-1]}")
     # A product with itself is read at the speed of memory and needs no second array, but it may overflow.

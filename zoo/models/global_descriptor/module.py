@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -40,6 +41,8 @@ POOLINGS = {
     "neural_codes": _Pooling("neural codes", None),
 }
 
+_MOST_NUMBERS = 2**28  # of a projection, 1 GiB; learned whitening holds several such matrices in double precision
+
 WHITENINGS = {"pca": "PCA", "pca_whiten": "PCA whitening", "learned": "learned whitening"}
 
 
@@ -74,6 +77,8 @@ class GlobalDescriptor(Embedder):
             options = {"levels": levels, "p": p, "centre_prior": centre_prior, "a": a, "b": b}
             pool = _pool(POOLINGS[pooling], options, network, clusters)
         channels = pool.dimension if isinstance(pool, NetVLAD) else network.channels
+        if whitening is not None:
+            _check_size(whitening, dimension, channels)
         whiten = None if whitening is None else Whitening(channels, dimension or channels)
         self.net = GlobalDescriptorNet(network, pool, image_size, scales, whiten)
 
@@ -116,12 +121,13 @@ class GlobalDescriptor(Embedder):
         if self.net.whitening is None:
             return
         described = [(batch.index.cpu(), self.net.pooled(self._images(batch))) for batch in batches if len(batch)]
+        self.check_fitting(sum(len(rows) for _, rows in described), labels)
         index = torch.cat([positions for positions, _ in described])
         order = index.argsort()  # batches may come in any order, the result must not depend on it
         rows = torch.cat([rows for _, rows in described])[order.to(self.device)]
-        self.check_fitting(len(rows), labels)
         if self._whitening == "learned":
-            shown = [labels[position] or ("alone", position) for position in index[order].tolist()]
+            positions = index[order].tolist()
+            shown = [("alone", place) if labels[place] == "" else labels[place] for place in positions]
             self.net.whitening.fit_learned(rows, shown, self._shrinkage)
         else:
             self.net.whitening.fit_pca(rows, whiten=self._whitening == "pca_whiten")
@@ -145,11 +151,14 @@ def _check_numbers(
     if not isinstance(clusters, int) or clusters < 2:
         raise ValueError(f"clusters must be a whole number of at least 2, got {clusters!r}")
     for name, value in positive.items():
-        if not isinstance(value, (int, float)) or not value > 0:
-            raise ValueError(f"{name} must be a number above 0, got {value!r}")
-    numbers = isinstance(scales, (list, tuple)) and all(isinstance(scale, (int, float)) for scale in scales)
-    if not numbers or not scales or min(scales) <= 0:
-        raise ValueError(f"scales must be a list of numbers above 0, got {scales!r}")
+        if not _is_positive(value):
+            raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    if not isinstance(scales, (list, tuple)) or not scales or not all(map(_is_positive, scales)):
+        raise ValueError(f"scales must be a list of finite numbers above 0, got {scales!r}")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _check_whitening(whitening: str | None, dimension: int | None, shrinkage: float) -> None:
@@ -161,6 +170,20 @@ def _check_whitening(whitening: str | None, dimension: int | None, shrinkage: fl
         raise ValueError(f"shrinkage must lie in 0 … 1, got {shrinkage!r}")
     if dimension is not None and whitening is None:
         raise ValueError(f"dimension={dimension} needs a whitening: {', '.join(WHITENINGS)}")
+
+
+def _check_size(whitening: str, dimension: int | None, channels: int) -> None:
+    """Raises ValueError where a projection would take gigabytes, or learned whitening would, of NetVLAD for example."""
+    if channels * (dimension or channels) > _MOST_NUMBERS:
+        most = min(channels, _MOST_NUMBERS // channels)
+        raise ValueError(
+            f"dimension must be at most {most:,} of descriptors of {channels:,}, got {dimension or 'null'}"
+        )
+    if whitening == "learned" and channels**2 > _MOST_NUMBERS:
+        raise ValueError(
+            f"whitening=learned needs descriptors of at most {math.isqrt(_MOST_NUMBERS):,} numbers, got {channels:,}: "
+            "choose pca_whiten, or fewer clusters"
+        )
 
 
 def _coder(

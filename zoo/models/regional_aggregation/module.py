@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 
 from zoo.backbones import create_backbone
 from zoo.models.regional_aggregation.net import Proposer, RegionalAggregationNet
 from zoo.module import Embedder
+from zoo.ops.sampling import sampled
 from zoo.ops.whitening import Whitening
 from zoo.types import Batch, Representation, Role
 
@@ -152,35 +152,6 @@ def _blocks(
         if len(batch):
             rows, images = describe(batch.images.to(device))
             yield rows.cpu(), batch.index.cpu()[images.cpu()]
-
-
-def sampled(blocks: Iterator[tuple[Tensor, Tensor]], count: int, seed: int) -> Tensor:
-    """Returns at most `count` rows of all blocks, each as likely as the others, ordered by image.
-
-    A block holds rows (n, C) and the numbers (n,) of the images they belong to; rows of an image follow each other. The
-    choice depends on the seed, not on the order of images nor on how they are cut into blocks.
-    """
-    kept: list[tuple[Tensor, ...]] = []
-    for rows, images in blocks:
-        kept.append((rows, images, _lots(images, seed)))
-        if sum(len(part[0]) for part in kept) > 2 * count:
-            kept = [_lowest(kept, count)]
-    rows, images, _ = _lowest(kept, count)
-    return rows[images.argsort(stable=True)]
-
-
-def _lots(images: Tensor, seed: int) -> Tensor:
-    """Draws a number for each row, from the seed, its image's number and its place among the image's rows."""
-    numbers, counts = images.unique_consecutive(return_counts=True)
-    drawn = zip(numbers.tolist(), counts.tolist(), strict=True)
-    return torch.from_numpy(np.concatenate([np.random.default_rng([seed, image]).random(n) for image, n in drawn]))
-
-
-def _lowest(parts: list[tuple[Tensor, ...]], count: int) -> tuple[Tensor, ...]:
-    """Returns what belongs to the `count` lowest lots, otherwise in order."""
-    rows, images, lots = (torch.cat(fields) for fields in zip(*parts, strict=True))
-    chosen = lots.argsort(stable=True)[:count].sort().values
-    return rows[chosen], images[chosen], lots[chosen]
 
 
 def _triangle(side: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from zoo.search import _faiss
+from zoo.search._checks import check_counts
 from zoo.search.rows import Growing
 from zoo.search.stored import Found, StoredIndex, check_metric, rows_of
 from zoo.types import Representation
@@ -32,11 +33,9 @@ class IvfPqIndex(StoredIndex):
     ) -> None:
         super().__init__()
         check_metric(metric)
-        if not 1 <= bits <= 12:
+        check_counts(lists=lists, subquantizers=subquantizers, bits=bits, probes=probes, train_size=train_size)
+        if bits > 12:
             raise ValueError(f"bits must be from 1 to 12, got {bits}")
-        for name, value in (("lists", lists), ("subquantizers", subquantizers), ("probes", probes)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
         self.lists, self.subquantizers, self.bits, self.probes = lists, subquantizers, bits, probes
         self.train_size, self.seed, self.metric = max(train_size, self._least), seed, metric
         self._waiting: Growing | None = None  # all vectors, until they are enough to train on

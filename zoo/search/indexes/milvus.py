@@ -14,10 +14,11 @@ import torch
 from zoo.files import BadFile
 from zoo.registry import UsageError
 from zoo.search import storage
+from zoo.search._checks import check_counts
 from zoo.search._expressions import among, payload_filter
 from zoo.search.index import Index
 from zoo.search.rows import Ids, payload_texts
-from zoo.search.stored import check_count, check_metric, rows_of
+from zoo.search.stored import check_metric, rows_of
 from zoo.types import Ranking, Representation
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ class MilvusIndex(Index):
     """Keeps vectors and payloads in a collection of Milvus; what is added is there at once, without `save`.
 
     `uri` is a path that ends with .db (Milvus Lite, extra `milvus`) or the address of a server, whose token, if it
-    wants one, stands in the environment variable MILVUS_TOKEN. `metric`: dot, cosine or l2. The folder that `save`
-    writes only tells where the collection is: save an empty index before a long build, then a killed one goes on after
-    `open_index`, with the ids that it lacks. Of equally near items any comes first.
+    wants one, stands in the environment variable MILVUS_TOKEN. `metric`: dot, cosine or l2; with cosine the vectors are
+    L2-normalised when they are added, and `get` returns them so. The folder that `save` writes only tells where the
+    collection is: save an empty index before a long build, then a killed one goes on after `open_index`, with the ids
+    that it lacks. Of equally near items any comes first; a search returns 10,000 items at most, as servers do.
     """
 
     tiny: ClassVar[Mapping[str, Any]] = {"uri": "{folder}/milvus.db", "metric": "dot"}
@@ -93,7 +95,7 @@ class MilvusIndex(Index):
 
     def search(self, queries: Representation, k: int, where: Mapping[str, Any] | None = None) -> list[Ranking]:
         """Returns the k nearest items of each query; see `Index.search`."""
-        check_count(k)
+        check_counts(k=k)
         client = self._connected()
         queries.require(self.needs, "the index milvus")
         self.check_model(queries, "queries")
@@ -228,7 +230,8 @@ class MilvusIndex(Index):
             raise ValueError(f"ids must be of one kind: the index has {there}, got {got}")
         if names and isinstance(names[0], str) and max(len(name.encode()) for name in names) > _LONGEST_ID:
             raise ValueError(f"ids must have at most {_LONGEST_ID} bytes, got {max(names, key=len)!r}")
-        return names, rows_of(items.vector, self._dimension, "items", False), payload_texts(payloads, len(names))
+        rows = rows_of(items.vector, self._dimension, "items", self.metric == "cosine")
+        return names, rows, payload_texts(payloads, len(names))
 
     def _write(self, names: list[Any], rows: np.ndarray, texts: np.ndarray, fingerprint: str | None) -> None:
         if not names:
@@ -236,8 +239,9 @@ class MilvusIndex(Index):
         if self._dimension is None:
             self._create(rows.shape[1], isinstance(names[0], int), fingerprint)
         now = time.time_ns()
-        for start in range(0, len(names), max(1, _BYTES // (4 * rows.shape[1]))):
-            part = range(start, min(len(names), start + max(1, _BYTES // (4 * rows.shape[1]))))
+        size = max(1, _BYTES // rows[0].nbytes)
+        for start in range(0, len(names), size):
+            part = range(start, min(len(names), start + size))
             data = [
                 {"id": names[i], "vector": rows[i], "position": now + i, "payload": json.loads(texts[i] or "{}")}
                 for i in part

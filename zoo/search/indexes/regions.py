@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
+from zoo.search._checks import check_counts
 from zoo.search._coarse import CoarseRegions
 from zoo.search._packed import Regions, RegionStore, evidence_of, pack_regions
 from zoo.search.rows import aligned
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _ROWS = 4096  # regions compared at a time
 _FEW = 16  # query regions up to which the compiled loop beats a matrix product
-_CELLS = 1 << 26  # scores of queries and images held at a time
+_CELLS = 1 << 26  # scores, of queries and images or of regions of a block, held at a time
 
 
 class RegionsIndex(StoredIndex):
@@ -38,8 +39,8 @@ class RegionsIndex(StoredIndex):
     def __init__(self, *, metric: str, shortlist: int | None, probes: int) -> None:
         super().__init__()
         check_metric(metric, ("dot", "cosine"))
-        if shortlist is not None and shortlist < 1:
-            raise ValueError(f"shortlist must be at least 1 or null, got {shortlist}")
+        if shortlist is not None:
+            check_counts(shortlist=shortlist)
         self.metric, self.shortlist = metric, shortlist
         self._store = RegionStore()
         self._coarse = CoarseRegions(probes)
@@ -115,7 +116,8 @@ class RegionsIndex(StoredIndex):
 def _exact(queries: Regions, stored: Regions, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     images, starts = len(stored.counts), queries.starts
     positions, scores = np.full((len(queries.counts), k), -1), np.full((len(queries.counts), k), -np.inf, np.float32)
-    at_once = max(1, _CELLS // images)
+    regions = int(queries.counts.max(initial=1)) * min(_ROWS, len(stored.regions))
+    at_once = max(1, _CELLS // max(images, regions))
     for first in range(0, len(positions), at_once):
         last = min(first + at_once, len(positions))
         own = torch.from_numpy(queries.regions[starts[first] : starts[last]])

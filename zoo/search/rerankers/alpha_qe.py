@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from zoo.search._checks import check_positive
 from zoo.search.expansion import expand_query
-from zoo.search.reranking import ExpandingReranker, check_positive
+from zoo.search.reranking import ExpandingReranker
 from zoo.types import Representation
 
 
 class AlphaQueryExpansion(ExpandingReranker):
     """Averages the query with the first k hits, weighted by similarity; `conf/reranker/alpha_qe.yaml` explains them.
 
-    Descriptors count by their length, see `aqe`. Raises ValueError for k or alpha of 0 or below.
+    Descriptors count by their length, see `aqe`. Raises ValueError for k below 1 and alpha of 0 or below.
     """
 
     def __init__(self, *, k: int, alpha: float) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.search._checks import check_counts
 from zoo.search.expansion import augment_database
-from zoo.search.reranking import HitReranker, check_positive, cosines
+from zoo.search.reranking import HitReranker, cosines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ class DatabaseAugmentation(HitReranker):
     """
 
     def __init__(self, *, k: int, alpha: float) -> None:
-        check_positive(k=k)
+        check_counts(k=k)
         if alpha < 0:
             raise ValueError(f"alpha must be at least 0, got {alpha}")
         self.k, self.alpha = k, alpha

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
+from zoo.search._checks import check_counts, check_positive
 from zoo.search.geometry import TRANSFORMS, corners, find_object, match_keypoints, opencv, outline_of, project
-from zoo.search.reranking import HitReranker, check_positive
+from zoo.search.reranking import HitReranker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +41,8 @@ class GeometricVerification(HitReranker):
             raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}, got {transform!r}")
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio must be above 0 and at most 1, got {ratio}")
-        check_positive(threshold=threshold, min_inliers=min_inliers, iterations=iterations)
+        check_positive(threshold=threshold)
+        check_counts(min_inliers=min_inliers, iterations=iterations)
         self.ratio, self.min_inliers = ratio, min_inliers
         self.threshold = threshold
         self.search = {"transform": transform, "iterations": iterations, "seed": seed}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from zoo.search._checks import check_positive
 from zoo.search.fusion import METHODS, rank_fusion
-from zoo.search.reranking import HitReranker, check_positive, ordered
+from zoo.search.reranking import HitReranker, ordered
 from zoo.types import Ranking
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ class RankFusion(HitReranker):
 
     The pipeline writes such numbers: `score` of the first search, and one under the name of every stage before this.
     A hit without a number is missing from that order. `conf/reranker/rank_fusion.yaml` explains the parameters. Raises
-    ValueError for no keys, weights that aren't one per key, an unknown method, and a key that no hit has.
+    ValueError for no keys, weights that aren't one per key, an unknown method, a key that no hit has, and values that
+    aren't finite numbers.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -63,7 +66,10 @@ class RankFusion(HitReranker):
         if not places:
             known = ", ".join(sorted({name for mapping in metadata for name in mapping}))
             raise ValueError(f"keys: no hit's metadata has '{key}'; they have {known or 'nothing'}")
-        numbers = [float(metadata[place][key]) for place in places]
+        numbers = [metadata[place][key] for place in places]
+        for number in numbers:
+            if not isinstance(number, (int, float)) or not math.isfinite(number):
+                raise ValueError(f"keys: '{key}' must be a finite number in every hit's metadata, got {number!r}")
         return ordered(places, torch.tensor(numbers, dtype=torch.float64), None)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.search._checks import check_counts, check_positive
 from zoo.search.refinement import CONVENTIONS, superglobal
-from zoo.search.reranking import HitReranker, check_positive
+from zoo.search.reranking import HitReranker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ class SuperGlobal(HitReranker):
     """Scores hits refined by their neighbours, with the query and with a refined query.
 
     `conf/reranker/superglobal.yaml` explains the parameters; None takes the convention's value. Raises ValueError for
-    an unknown convention and for p or beta of 0 or below.
+    an unknown convention, p below 1 and beta of 0 or below.
     """
 
     def __init__(self, *, convention: str, p: int | None, beta: float | None) -> None:
@@ -32,7 +33,8 @@ class SuperGlobal(HitReranker):
         self.convention = convention
         self.p = preset["p"] if p is None else p
         self.beta = preset["beta"] if beta is None else beta
-        check_positive(p=self.p, beta=self.beta)
+        check_counts(p=self.p)
+        check_positive(beta=self.beta)
 
     def score(
         self,
