@@ -201,8 +201,9 @@ def folders_of(argument: str, value: str | Sequence[str]) -> list[Path]:
 
 def _files(argument: str, folder: Path) -> list[Path]:
     if not folder.is_dir():
+        what = "is a file" if folder.exists() else "doesn't exist"
         raise FileNotFoundError(
-            f"{argument} must be a folder of images, got {folder}, which doesn't exist: set data.{argument}"
+            f"{argument} must be a folder of images, got {folder}, which {what}: set data.{argument}"
         )
     try:
         return list(_walk(folder, ()))
