@@ -81,9 +81,10 @@ class Representation(_Transferable):
     `region_boxes (B, R, 4)` pixels x0, y0, x1, y1 and `region_hulls (B, R, V, 2)` pixels x, y, the corners of convex
     outlines, the last one repeated to V; a region that doesn't exist repeats region 0, the whole image.
     `probability_map (B, C, H, W)` summing to 1 over C with `drawn_mask (B, H, W)` bool (True = drawn by the user);
-    `keypoints (B, K, 2)` pixels x, y, the upper left corner being 0, 0, with `keypoint_descriptors (B, K, D)` and `keypoint_mask (B, K)` bool (True =
-    exists). Pixels are those of the images that the model was given; features on disk and indexes hold pixels of the
-    upright original. `fingerprint` says which model, with which weights, made it, where that is known.
+    `keypoints (B, K, 2)` pixels x, y, the upper left corner being 0, 0, with `keypoint_descriptors (B, K, D)` and
+    `keypoint_mask (B, K)` bool (True = exists). Pixels are those of the images that the model was given; features on
+    disk and indexes hold pixels of the upright original. `fingerprint` says which model, with which weights, made it,
+    where that is known.
     """
 
     vector: Tensor | None = None
