@@ -61,10 +61,29 @@ def test_a_second_run_embeds_what_is_new_or_changed_and_names_what_is_gone(tmp_p
     after = open_features(out)
     assert "2 images to embed, 4 are there already" in caplog.text
     assert "1 of them have changed since (b/1)" in caplog.text
-    assert "1 embedded images are gone (a/2); their features stay" in caplog.text
+    assert "1 embedded images are gone (a/2); their features stay: prune=true drops them" in caplog.text
     assert after.ids == ["a/0", "a/1", "a/2", "b/0", "b/1", "b/2", "c"]
     assert torch.equal(after.get(["a/0"]).vector[0], before[0])
     assert not torch.equal(after.get(["b/1"]).vector[0], before[1])
+
+
+def test_pruning_drops_what_is_gone_unless_a_disk_may_be_missing(tmp_path, caplog):
+    roots = [photos(tmp_path / name, 4) for name in ("here", "there")]
+    overrides = [f"data.root=[{roots[0]},{roots[1]}]", f"out={tmp_path / 'f'}", *MODEL, *QUIET]
+    for number, path in enumerate(sorted(roots[1].rglob("*.png"))):
+        path.rename(path.with_name(f"other{number}.png"))
+    run("embed", tmp_path, *overrides)
+    (roots[0] / "a/1.png").unlink()
+    run("embed", tmp_path, *overrides, "prune=true", "export=[numpy]")
+    assert "1 embedded images are gone (a/1); their features are dropped" in caplog.text
+    for features in (open_features(tmp_path / "f"), open_features(tmp_path / "f/features.npz")):
+        assert len(features) == 7
+        assert "a/1" not in features
+    for path in roots[1].rglob("*.png"):
+        path.unlink()
+    with pytest.raises(UsageError, match=f"prune=true would drop all images of {roots[1]}, where there is none now"):
+        run("embed", tmp_path, *overrides, "prune=true")
+    assert len(open_features(tmp_path / "f")) == 7
 
 
 def test_unreadable_pictures_are_named_and_the_others_embedded(tmp_path, caplog):

@@ -72,6 +72,37 @@ def test_a_file_that_was_written_anew_replaces_what_it_shares(tmp_path, vectors,
     assert [list(found.ids) for found in index.search(features.get(features.ids), 1)] == [[id_] for id_ in features.ids]
 
 
+@pytest.mark.parametrize("kind", ["flat", "milvus"])
+def test_items_that_the_features_no_longer_hold_leave_when_asked(tmp_path, vectors, caplog, kind):
+    if kind == "milvus":
+        pytest.importorskip("milvus_lite", reason="extra milvus")
+    overrides = [f"features={vectors(30)}", f"out={tmp_path / 'i'}", f"index={kind}"]
+    run("index", tmp_path, *overrides)
+    vectors(20)
+    caplog.set_level("INFO", "zoo")
+    run("index", tmp_path, *overrides)
+    assert (
+        "10 items of the index aren't in the features (item 20, item 21, item 22, item 23, item 24, …)" in caplog.text
+    )
+    assert "prune=true removes them" in caplog.text
+    assert len(open_index(tmp_path / "i")) == 30
+    run("index", tmp_path, *overrides, "prune=true")
+    assert sorted(open_index(tmp_path / "i").ids) == sorted(open_features(tmp_path / "v.npz").ids)
+    np.savez(tmp_path / "w.npz", vectors=np.eye(2, 8, dtype=np.float32), ids=np.array(["x", "y"]))
+    with pytest.raises(UsageError, match=r"prune=true would remove all 20 items: features .*w\.npz hold none of them"):
+        run("index", tmp_path, f"features={tmp_path / 'w.npz'}", *overrides[1:], "prune=true")
+    assert len(open_index(tmp_path / "i")) == 20
+
+
+def test_a_parquet_file_with_payloads_becomes_an_index(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"id": ["a", "b", "c"], "vector": np.eye(3, 4).tolist(), "label": ["x", None, "y"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "v.parquet")
+    run("index", tmp_path, f"features={tmp_path / 'v.parquet'}", f"out={tmp_path / 'i'}")
+    index = open_index(tmp_path / "i")
+    assert index.payloads(["a", "b", "c"]) == [{"label": "x"}, {}, {"label": "y"}]
+
+
 def test_an_index_that_is_trained_waits_for_its_vectors(tmp_path, vectors):
     small = ["index.lists=2", "index.subquantizers=2", "index.bits=4", "index.probes=2", "index.train_size=700"]
     run("index", tmp_path, f"features={vectors(900)}", f"out={tmp_path / 'i'}", "block=10", "index=ivf_pq", *small)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ from photo_runs import embed, photos, run
 from PIL import Image
 
 from zoo.commands._app import _files_as_override, quoted
-from zoo.commands._found import SIDE, evidence_words
+from zoo.commands._found import SIDE, evidence_words, score_words
 from zoo.evaluation.pictures import GAP, TITLE
 from zoo.files import BadFile
 from zoo.registry import UsageError
@@ -102,6 +103,70 @@ def test_rerankers_work_in_the_order_they_are_named(built, found):
     assert scores != [hit["score"] for hit in plain["queries"][0]["hits"]]
 
 
+def test_a_picture_of_the_index_is_told_how_to_leave_itself_out(built, found, caplog):
+    caplog.set_level("INFO", "zoo")
+    path = built / "photos/b/2.png"
+    found(f"query={path}", "k=3")
+    assert "is itself in the index" not in caplog.text
+    result = found(f"query={path}", "k=3", "reranker=aqe")
+    assert ids(result)[0] == "b/2"
+    hint = "2.png is itself in the index as b/2: query_id=b/2 leaves it out, expansions then average other images"
+    assert hint in caplog.text
+    caplog.clear()
+    found(f"query={built / 'photos'}", "k=1", "reranker=aqe")
+    assert "(so are 7 others)" in caplog.text
+
+
+def test_a_short_shortlist_is_told_of_where_it_matters(found, caplog):
+    caplog.set_level("INFO", "zoo")
+    found("query_id=a/0", "k=5", "shortlist=3", "reranker=aqe")
+    assert "first order" not in caplog.text
+    found("query_id=a/0", "k=5", "shortlist=3", "reranker=superglobal")
+    told = "shortlist=3 is below k=5: ranks behind 3 keep their first order" in caplog.text
+    from zoo.search.rerankers.superglobal import export as SuperGlobal
+
+    assert told != hasattr(SuperGlobal, "expand")
+
+
+def shown(hits, **console):
+    from rich.console import Console
+
+    from zoo.commands._found import _table
+
+    out = io.StringIO()
+    to = Console(file=out, **console)
+    to.print(_table({"query": "line\nend.jpg", "box": None, "hits": hits}, to))
+    return out.getvalue()
+
+
+def test_paths_stay_in_one_line_and_line_ends_are_escaped():
+    path = "/data/" + "folder with a name/" * 8 + "photo.jpg"
+    hit = {"rank": 1, "id": "a\nb", "score": 0.95123, "path": path, "label": None, "evidence": None}
+    narrow, wide = (shown([hit], width=width, force_terminal=True, color_system=None) for width in (60, 400))
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "name/photo.jpg │" in narrow
+    assert "…" in narrow
+    assert path in wide
+    assert "line\\nend.jpg" in wide
+    assert "a\\nb" in wide
+    assert len(narrow.splitlines()) == len(wide.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("score", "evidence", "words"),
+    [
+        (1000.0, {"inliers": 1000}, ["1000", "1000"]),
+        (123456.0, None, ["123456", "123456"]),
+        (0.0, {"inliers": 0}, ["0", "0"]),
+        (1.0, None, ["1.000", "1.00"]),
+        (0.951234, None, ["0.9512", "0.951"]),
+        (2345.6, None, ["2346", "2346"]),
+    ],
+)
+def test_scores_are_counts_or_a_few_digits(score, evidence, words):
+    assert [score_words({"score": score, "evidence": evidence}, digits) for digits in (4, 3)] == words
+
+
 def test_pictures_that_are_gone_are_grey_tiles(tmp_path):
     embed(tmp_path, photos(tmp_path / "photos", 3))
     run("index", tmp_path)
@@ -129,15 +194,24 @@ def test_pictures_that_are_gone_are_grey_tiles(tmp_path):
         (["query=PHOTO", "box=[1,1,inf,4]"], UsageError, "box must be"),
         (["query_id=[]"], UsageError, "query_id must name at least one id"),
         (["query=PHOTO", "box=[900,900,990,990]"], BadFile, "box must overlap the image"),
-        (["query_id=a/0", "reranker=geometric_verification"], UsageError, "keypoints"),
+        (
+            ["query_id=a/0", "reranker=geometric_verification"],
+            UsageError,
+            "needs keypoints, .*: features=KEYPOINTS, a folder of zoo embed model=local_features",
+        ),
         (["query_id=a/0", "index_path=nowhere"], BadFile, "nowhere"),
+        (["query_id=a/0", "features=OTHERS"], UsageError, "none called 'a/0': they hold 'x'"),
     ],
 )
 def test_what_cannot_be_done_is_said(built, found, overrides, error, says):
     if "geometric" in str(overrides):
         pytest.importorskip("cv2")
+    np.savez(built / "others.npz", vectors=np.eye(1), ids=np.array(["x"]))
+    files = {"PHOTO": built / "photos/a/0.png", "OTHERS": built / "others.npz"}
+    for name, file in files.items():
+        overrides = [override.replace(name, str(file)) for override in overrides]
     with pytest.raises(error, match=says):
-        found(*[override.replace("PHOTO", str(built / "photos/a/0.png")) for override in overrides])
+        found(*overrides)
 
 
 def test_another_models_index_is_refused(built, tmp_path):
@@ -158,6 +232,8 @@ def test_vectors_of_unknown_origin_are_searched_by_id_alone(tmp_path, caplog):
     caplog.set_level("INFO", "zoo")
     run("search", tmp_path, f"index_path={tmp_path / 'i'}", "query_id=8", "k=5")
     assert ids(json.loads((tmp_path / "run/results.json").read_text())) == [7, 9, 10]
+    run("index", tmp_path, f"features={tmp_path / 'v.npz'}", f"out={tmp_path / 'i'}")
+    assert f"next: zoo search query_id=ID index_path={tmp_path / 'i'}" in caplog.text
     assert "no contact sheet: the index knows no paths" in caplog.text
     picture = photos(tmp_path / "photos", 1) / "a/0.png"
     with pytest.raises(UsageError, match="brings no model, so that a picture can't be compared with it"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from PIL import Image, ImageOps
 import zoo
 from zoo.data._loading import UnrepeatedSampler
 from zoo.files import BadFile
+from zoo.registry import UsageError
 
 
 def write(path, colour, size=(40, 30)):
@@ -123,9 +126,37 @@ def test_empty_flat_damaged_and_unknown(root, tmp_path):
     with pytest.raises(ValueError, match=r"b1\.png can't be read"):
         list(data.loader("gallery"))
     write(root / "b0.jpg", (0, 0, 0))
-    with pytest.raises(ValueError, match=r"names=path calls both .*b0\.jpg and .*b0\.png 'b0'; names=file tells them"):
+    with pytest.raises(ValueError, match=r"names=path calls both .*b0\.jpg and .*b0\.png 'b0'; data\.names=file"):
         images(root)
     assert images(root, names="file").ids("gallery")[:2] == ["b0.jpg", "b0.png"]
+
+
+def test_a_folder_is_asked_for():
+    with pytest.raises(UsageError, match=r"what only you can know: data\.root=… \(folder of your images, or a list"):
+        zoo.create("data", "folder")
+
+
+def test_paths_are_absolute_without_dots_and_by_the_links_that_were_named(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    (tmp_path / "link").symlink_to(root)
+    for named, found in ((".", root), ("../gallery/../link", tmp_path / "link"), (f"{root}/../gallery/", root)):
+        assert os.fspath(images(named).path("gallery", "b0")) == f"{found}/b0.png"
+    (tmp_path / "deep" / "in").mkdir(parents=True)
+    (tmp_path / "in").symlink_to(tmp_path / "deep" / "in")
+    (tmp_path / "deep" / "gallery").symlink_to(root)
+    write(tmp_path / "gallery" / "c.png", (0, 0, 0))
+    assert images("../in/../gallery").ids("gallery") == ["b0", "b1", "b2", "c"]  # not what stands beside the link
+
+
+def test_files_of_kinds_that_are_not_read_are_counted_in_one_warning(root, caplog):
+    for name in ("a.heic", "sub/b.HEIC", "c.dng", ".hidden.heic"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    data = images(root)
+    assert data.ids("gallery") == ["b0", "b1", "b2"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "root: left out: 1 .dng, 2 .heic (kinds that aren't read); convert them to JPEG or PNG"
+    ]
 
 
 def test_numbers_in_names_are_sorted_as_numbers_and_links_are_followed_once(tmp_path):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from PIL import ImageFont
 
-from zoo.evaluation.pictures import GAP, TILE, TITLE, Outline, SheetRow, Tile, contact_sheet, ranked_sheet
+from zoo.evaluation import pictures
+from zoo.evaluation.pictures import FONTS, GAP, TILE, TITLE, Outline, SheetRow, Tile, contact_sheet, ranked_sheet
 
 
 class ColourData:
@@ -55,3 +58,31 @@ def test_outlines_lie_where_they_are_in_the_picture():
     whole = [Outline([(0, 0), (40, 0), (40, 20), (0, 20)], colour)]
     sheet = np.asarray(contact_sheet([SheetRow("row", [Tile(grey, "", outlines=whole)])], side=160))
     assert (sheet == colour).all(-1).sum() > 2 * (160 + 80)  # its border is drawn inside
+
+
+def titled(title):
+    return np.asarray(contact_sheet([SheetRow(title, [Tile(np.zeros((9, 9, 3), np.uint8), title)])]))
+
+
+def has_font(name):
+    try:
+        return bool(ImageFont.truetype(name, 10))
+    except OSError:
+        return False
+
+
+def test_letters_outside_ascii_are_drawn_where_the_system_has_a_font():
+    if not any(map(has_font, FONTS)):
+        pytest.skip(f"the system has none of the fonts {', '.join(FONTS)}")
+    drawn = [titled(letter) for letter in ("é", "я", "…", "\U0010fffe")]  # the last is a letter that no font has
+    assert all(not np.array_equal(a, b) for place, a in enumerate(drawn) for b in drawn[:place])
+
+
+def test_without_such_a_font_a_sheet_is_drawn_in_pillows_own(monkeypatch):
+    monkeypatch.setattr(pictures, "FONTS", ("no such font.ttf",))
+    pictures._font.cache_clear()
+    try:
+        assert not np.array_equal(titled("a"), titled("b"))
+        assert np.array_equal(titled("é"), titled("я"))
+    finally:
+        pictures._font.cache_clear()

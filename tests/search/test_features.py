@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -182,6 +183,57 @@ def test_exports_read_back_what_they_were_made_of(features, name):
     )
     if name != "numpy":
         assert again.payloads(order) == features.payloads(order)
+
+
+@pytest.mark.parametrize("name", [None, "hdf5", "parquet", "numpy"])
+def test_none_of_the_images_is_none(features, name):
+    if name == "parquet":
+        pytest.importorskip("pyarrow")
+    read = features if name is None else open_features(_features_files.export(features, name))
+    assert read.get([]).vector.shape == (0, 4)
+    assert read.payloads([]) == []
+    with pytest.raises(ValueError, match="have none called 'x': they hold 'a/q2', 'a/q10', 'b', …"):
+        read.get(["x"])
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdef"), unique=True, max_size=4), min_size=1, max_size=5),
+    st.sets(st.sampled_from("abcdef")),
+    st.integers(1, 4),
+)
+@settings(deadline=None, max_examples=40)
+def test_dropped_images_are_gone_and_the_others_as_they_were(tmp_path_factory, runs, dropped, size):
+    folder, rows = tmp_path_factory.mktemp("f"), {}
+    for number, ids in enumerate(runs, start=1):
+        write(folder, [(ids, vectors(number * 10, len(ids)))] if ids else [], run=number)
+        rows |= {id_: (number * 10 + row) * 4 for row, id_ in enumerate(ids)}
+    shards = open_features(folder).shards
+    shards.drop(dropped, size)
+    after = open_features(folder)
+    assert after.ids == sorted(rows.keys() - dropped)
+    assert after.get(after.ids).vector[:, 0].tolist() == [rows[id_] for id_ in after.ids] if after.ids else True
+    assert after.payloads(after.ids) == [payload(id_) for id_ in after.ids]
+
+
+def test_a_killed_drop_loses_nothing_and_is_done_again(tmp_path, monkeypatch):
+    before = write(tmp_path, [(["a", "b"], vectors(0, 2)), (["c", "d"], vectors(2, 2))], size=2)
+    unlink, calls = Path.unlink, []
+
+    def stopping(path, **options):
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        before.shards.drop(["a", "c"], 2)
+    monkeypatch.undo()
+    assert {"b", "d"} <= set(open_features(tmp_path).ids)
+    open_features(tmp_path).shards.drop(["a", "c"], 2)
+    after = open_features(tmp_path)
+    assert after.get(["b", "d"]).vector[:, 0].tolist() == [4, 12]
+    assert after.ids == ["b", "d"]
 
 
 def test_exports_are_what_other_programs_expect(features):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import logging
 import re
 import subprocess
@@ -306,6 +307,19 @@ def test_milvus_equals_flat(milvus, metric):
         assert torch.allclose(one.scores, other.scores, atol=1e-4)
     # Query expansions average what is stored.
     torch.testing.assert_close(index.get(["7", "3"]).vector, exact.get(["7", "3"]).vector)
+
+
+def test_what_milvus_lite_lacks_is_no_news_while_it_is_open(milvus, caplog):
+    index, logger = milvus(), logging.getLogger("grpc._server")
+    filters = list(logger.filters)
+    index.add(["a"], vectors(normal(1, 16)))
+    index.search(vectors(normal(1, 16)), 1)
+    assert "Method not implemented" not in caplog.text
+    logger.error("Exception calling application: something else")
+    assert "something else" in caplog.text
+    index.close()
+    gc.collect()
+    assert logger.filters == filters
 
 
 def test_a_killed_build_into_milvus_goes_on_after_opening(milvus, tmp_path):

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.commands._searching import log
+from zoo.search._names import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from PIL import Image
+    from rich.console import Console
+    from rich.table import Table
 
     from zoo.commands._queries import Queries, Query
     from zoo.search.index import Index
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # queries in the printed tables and on the contact sheet
 TILES = 50  # hits of each on the contact sheet
+_SHORTEST = 16  # characters of a path that a narrow terminal still shows
 SIDE, COLUMNS = 160, 10  # px of a tile; hits in a row
 PIXELS = 480  # px of the longer side of a picture that a tile is made of
 QUERY_INK, FOUND_INK = (255, 190, 0), (80, 220, 255)
@@ -74,6 +78,14 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+def score_words(hit: Mapping[str, Any], digits: int) -> str:
+    """Returns a hit's score: a count whole, anything else with so many digits."""
+    score, counted = hit["score"], "inliers" in (hit["evidence"] or {})
+    if abs(score) >= 10 ** (digits - 1) or (score.is_integer() and (counted or abs(score) > 1)):
+        return f"{score:.0f}"
+    return f"{score:#.{digits}g}"
+
+
 def evidence_words(evidence: Mapping[str, Any] | None) -> str:
     """Returns in words why an item was found, as far as evidence has words for it."""
     evidence, words = evidence or {}, []
@@ -87,19 +99,44 @@ def evidence_words(evidence: Mapping[str, Any] | None) -> str:
 
 def _print(one: Mapping[str, Any]) -> None:
     from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # a file or another program, which has lines as long as need be
+        console.width = 1 << 16
+    name = one_line(one["query"])
+    console.print(_table(one, console) if one["hits"] else f"{name}: nothing found", markup=False, highlight=False)
+
+
+def _table(one: Mapping[str, Any], console: Console) -> Table:
+    """Returns a query's hits, paths shortened from the left to what the console has room for."""
+    longest = max(len(hit["path"] or "") for hit in one["hits"])
+    table = _table_of(one, longest)
+    excess = console.measure(table, options=console.options.update(max_width=1 << 16)).maximum - console.width
+    return table if excess <= 0 else _table_of(one, max(_SHORTEST, longest - excess))
+
+
+def _table_of(one: Mapping[str, Any], longest: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    rows = [{**hit, "score": f"{hit['score']:.4g}", "why": evidence_words(hit["evidence"])} for hit in one["hits"]]
+    rows = [
+        {
+            **hit,
+            "score": score_words(hit, 4),
+            "why": evidence_words(hit["evidence"]),
+            "path": _short(one_line(hit["path"] or ""), longest),
+        }
+        for hit in one["hits"]
+    ]
     always, known = ["rank", "id", "score"], ("label", "why", "path")
     columns = always + [key for key in known if any(row[key] for row in rows)]
     box = "" if one["box"] is None else f" {one['box']}"
-    table = Table(title=Text(f"{one['query']}{box}"), title_justify="left")
+    table = Table(title=Text(f"{one_line(one['query'])}{box}"), title_justify="left")
     for key in columns:
-        table.add_column(key, no_wrap=key not in ("id", "path"), overflow="fold")
+        table.add_column(key, no_wrap=key != "id", overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if row[key] is None else str(row[key])) for key in columns))
-    Console().print(table if rows else f"{one['query']}: nothing found")
+        table.add_row(*(Text("" if row[key] is None else one_line(str(row[key]))) for key in columns))
+    return table
 
 
 def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: Index) -> Image.Image | None:
@@ -117,18 +154,23 @@ def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: 
         tiles = [pictures.tile(hit["path"], _caption(hit), _outlines(hit["evidence"])) for hit in hits]
         for start in range(0, max(1, len(tiles)), COLUMNS):
             first = pictures.tile(_text(query.path), "query", _query_outlines(query, one["hits"]))
-            title = query.name if not start else f"{query.name}, from rank {start + 1}"
+            name = one_line(query.name)
+            title = name if not start else f"{name}, from rank {start + 1}"
             rows.append(SheetRow(title, [first, *tiles[start : start + COLUMNS]]))
     return contact_sheet(rows, SIDE)
 
 
 def _caption(hit: Mapping[str, Any]) -> str:
-    lines = [f"{hit['rank']}: {hit['score']:.3g}", evidence_words(hit["evidence"]), _short(str(hit["id"]))]
+    lines = [
+        f"{hit['rank']}: {score_words(hit, 3)}",
+        evidence_words(hit["evidence"]),
+        _short(one_line(str(hit["id"])), 24),
+    ]
     return "\n".join(line for line in lines if line)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"…{name[-23:]}"
+def _short(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"…{name[1 - longest :]}"
 
 
 def _outlines(evidence: Mapping[str, Any] | None) -> list[Any]:

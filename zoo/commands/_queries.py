@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.commands._searching import in_blocks, log
 from zoo.files import BadFile
 from zoo.registry import UsageError
+from zoo.search._names import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +88,7 @@ def preparing(about: dict[str, Any]) -> Any:
     """Returns the data module that says how pictures are prepared; without one, as they come."""
     from zoo import config
 
-    said = about.get("data") or {"name": "folder", "parameters": {}}
+    said = about.get("data") or {"name": "folder", "parameters": {"root": "."}}  # nothing is listed
     return config.create("data", said["name"], **said["parameters"])
 
 
@@ -124,8 +126,29 @@ def read_queries(cfg: DictConfig, index: Index, folder: Path, extra: Features | 
     return Queries(done, items[0], items[1] if extra is not None else None, [None] * len(done), metadata)
 
 
+def tell_of_themselves(queries: Queries, index: Index) -> None:
+    """Says which whole pictures are themselves in the index, so that re-rankers find them first and average them."""
+    files = {
+        str(path): query
+        for query in queries.each
+        if query.path and not query.box and query.id is None
+        for path in (query.path.absolute(), query.path.resolve())
+    }
+    if not files:
+        return
+    # Any query will do: the filter alone says which items these are.
+    ids = list(index.search(queries.items.rows(slice(0, 1)), len(files), {"path": list(files)})[0].ids)
+    found = [(files[payload["path"]], id_) for id_, payload in zip(ids, index.payloads(ids), strict=True)]
+    for query, id_ in found[:1]:
+        how = f"{shlex.quote(f'query_id={id_}')} leaves it out, expansions then average other images"
+        others = f" (so are {len(found) - 1} others)" if len(found) > 1 else ""
+        log.info("%s is itself in the index as %s%s: %s", one_line(query.name), one_line(str(id_)), others, how)
+
+
 def _stored(cfg: DictConfig, index: Index, extra: Features | None) -> Queries:
     from omegaconf import ListConfig
+
+    from zoo.commands._setup import usage_errors
 
     if cfg.box is not None:
         raise UsageError("box is for a picture; what the index holds of query_id is of the whole image")
@@ -149,7 +172,9 @@ def _stored(cfg: DictConfig, index: Index, extra: Features | None) -> Queries:
         for id_, payload in zip(ids, payloads, strict=True)
     ]
     sizes = [{key: payload[key] for key in ("width", "height") if key in payload} for payload in payloads]
-    return Queries(each, index.get(ids), None if extra is None else extra.get(ids), list(ids), sizes)
+    with usage_errors():  # the features may be of other images
+        further = None if extra is None else extra.get(ids)
+    return Queries(each, index.get(ids), further, list(ids), sizes)
 
 
 def _paths(cfg: DictConfig) -> list[Path]:

@@ -17,12 +17,6 @@ log = logging.getLogger("zoo")
 _MANIFEST = "manifest.json"
 
 
-def quiet() -> None:
-    """Keeps faiss and Milvus Lite from saying how they were loaded and stopped."""
-    for name in ("faiss.loader", "milvus_lite"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def newest(output_dir: str, kind: str, key: str, how: str) -> Path:
     """Returns the folder in `output_dir`/`kind` that was written last, and says which; UsageError if there is none."""
     folder = Path(output_dir) / kind
@@ -44,6 +38,12 @@ def check_count(name: str, value: Any) -> None:
     """Raises UsageError unless `value` is an integer of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Raises UsageError unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be true or false, got {value!r}")
 
 
 def in_blocks(items: Sequence[Any], size: int, doing: str) -> Iterator[Sequence[Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
-from zoo.commands._searching import folder_name
+from zoo.commands._searching import check_switch, folder_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,10 +21,13 @@ def main() -> None:
 
 def embed(cfg: DictConfig) -> None:
     """Embeds the images that the features folder lacks, and writes the exports that were asked for."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     from zoo import checkpoints
     from zoo.commands import _setup
     from zoo.search import _features_files, _features_folder
-    from zoo.search.features import MODEL
+    from zoo.search._features_shards import Shards
+    from zoo.search.features import MODEL, SHARDS
 
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
@@ -38,15 +41,20 @@ def embed(cfg: DictConfig) -> None:
         _features_folder.begin(folder, model.kinds, model.fingerprint(), _about(cfg, model, source, data))
         checkpoints.save_weights(model, folder / MODEL)
     plan = _features_folder.plan(folder, stamps)
-    _tell(plan, len(stamps), folder)
+    _tell(plan, len(stamps), folder, cfg.prune)
+    if cfg.prune:
+        _features_folder.check_prune(folder, plan, stamps, _given_roots(cfg))
     if plan.todo:
         _run(cfg, model, data, plan, stamps, folder)
+    if cfg.prune and plan.gone and rank_zero_only.rank == 0:  # last: what is embedded comes before what is dropped
+        Shards(folder / SHARDS).drop(plan.gone, cfg.shard_size)
     _conclude(cfg, folder)
 
 
 def _check(cfg: DictConfig, model: Any) -> None:
     from zoo.registry import UsageError
 
+    check_switch("prune", cfg.prune)
     if not isinstance(cfg.shard_size, int) or cfg.shard_size < 1:
         raise UsageError(f"shard_size must be an integer of at least 1, got {cfg.shard_size!r}")
     if not hasattr(model, "represent"):
@@ -78,8 +86,12 @@ def _folder(cfg: DictConfig) -> Path:
 
 
 def _roots(cfg: DictConfig) -> list[str]:
+    return [str(root.resolve()) for root in _given_roots(cfg)]
+
+
+def _given_roots(cfg: DictConfig) -> list[Path]:
     roots = cfg.data.get("root") or []
-    return [str(Path(root).expanduser().resolve()) for root in ([roots] if isinstance(roots, str) else roots)]
+    return [Path(root).expanduser() for root in ([roots] if isinstance(roots, str) else roots)]
 
 
 def _stamps(data: Any) -> dict[str, dict[str, Any]]:
@@ -114,16 +126,17 @@ def _about(cfg: DictConfig, model: Any, source: str | None, data: Any) -> dict[s
     }
 
 
-def _tell(plan: Any, total: int, folder: Path) -> None:
+def _tell(plan: Any, total: int, folder: Path, prune: bool) -> None:
     from zoo.commands._setup import log
-    from zoo.search._features_loop import named
+    from zoo.search._names import named
 
     held = total - len(plan.todo)
     log.info("%s: %s images to embed%s", folder, f"{len(plan.todo):,}", f", {held:,} are there already" if held else "")
     if plan.changed:
         log.info("%d of them have changed since (%s)", len(plan.changed), named(plan.changed))
     if plan.gone:
-        log.warning("%d embedded images are gone (%s); their features stay", len(plan.gone), named(plan.gone))
+        kept = "their features are dropped" if prune else "their features stay: prune=true drops them"
+        log.warning("%d embedded images are gone (%s); %s", len(plan.gone), named(plan.gone), kept)
 
 
 def _run(cfg: DictConfig, model: Any, data: Any, plan: Any, stamps: dict[str, Any], folder: Path) -> None:

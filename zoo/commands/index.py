@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
-from zoo.commands._searching import check_count, folder_name, in_blocks, newest, quiet
+from zoo.commands._searching import check_count, check_switch, folder_name, in_blocks, newest
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omegaconf import DictConfig
 
     from zoo.search.features import Features
@@ -33,8 +35,8 @@ def index(cfg: DictConfig) -> None:
     from zoo.commands._setup import usage_errors
     from zoo.search.features import open_features
 
-    quiet()
     check_count("block", cfg.block)
+    check_switch("prune", cfg.prune)
     start = time.perf_counter()
     source = cfg.features or newest(cfg.paths.output_dir, "features", "features", "zoo embed FOLDER makes some")
     if not isinstance(source, (str, Path)):
@@ -42,8 +44,9 @@ def index(cfg: DictConfig) -> None:
     features = open_features(source)
     folder = _folder(cfg, features)
     built, before = _opened(cfg, folder, features)
+    gone = _gone(built, features, cfg.prune)
     with usage_errors():
-        counts = _fill(built, features, folder, before, cfg.block)
+        counts = _fill(built, features, folder, before, cfg.block, gone if cfg.prune else ())
     _link_model(features, folder)
     _print(built, folder, counts, time.perf_counter() - start)
 
@@ -100,8 +103,27 @@ def _compare(there: Index, asked: Index, features: Features, folder: Path) -> No
         raise UsageError(f"out {folder} holds images with preprocessing {was}, {features.path} {given}: {otherwise}")
 
 
-def _fill(built: Index, features: Features, folder: Path, before: dict[str, Any], block: int) -> dict[str, int]:
-    """Brings the index up to date and returns how many items were added, replaced and kept.
+def _gone(built: Index, features: Features, prune: bool) -> list[Any]:
+    """Returns the items that the features don't hold, after saying what becomes of them.
+
+    Raises UsageError for `prune` where the features hold none of them, as those of other images do.
+    """
+    from zoo.search._names import named
+
+    held = built.ids
+    gone = [id_ for id_ in held if id_ not in features]
+    if prune and gone and len(gone) == len(held):
+        raise UsageError(f"prune=true would remove all {len(held)} items: features {features.path} hold none of them")
+    if gone:
+        what = "they are removed" if prune else "they stay: prune=true removes them"
+        log.info("%d items of the index aren't in the features (%s); %s", len(gone), named(gone), what)
+    return gone
+
+
+def _fill(
+    built: Index, features: Features, folder: Path, before: dict[str, Any], block: int, gone: Sequence[Any]
+) -> dict[str, int]:
+    """Brings the index up to date and returns how many items were added, replaced, kept and removed.
 
     Payloads of zoo embed tell which images have changed. Other files say nothing of single items: once such a file
     was written anew, all items that it shares with the index are replaced.
@@ -109,7 +131,7 @@ def _fill(built: Index, features: Features, folder: Path, before: dict[str, Any]
     stamp = _stamp(features.path)
     anew = bool(before) and (before["stamp"] != stamp or before["state"] == "replacing")
     state = {"path": str(features.path.absolute()), "stamp": stamp, "state": "replacing" if anew else "adding"}
-    counts = {"added": 0, "replaced": 0, "kept": 0}
+    counts = {"added": 0, "replaced": 0, "kept": 0, **({"removed": len(gone)} if gone else {})}
     if built.immediate and not before:  # a killed build must find the collection again
         built.save(folder, {**features.about, "features": state})
     for ids in in_blocks(features.ids, block, "indexing"):
@@ -126,7 +148,9 @@ def _fill(built: Index, features: Features, folder: Path, before: dict[str, Any]
         # An index that learns from its first items can't be written before it has them.
         if (added or replaced) and len(built) >= getattr(built, "train_size", 0):
             built.save(folder, {**features.about, "features": state})
-    if counts["added"] or counts["replaced"] or before.get("state") != "complete":
+    if gone:  # last, with the commit that completes the rest
+        built.remove(gone)
+    if gone or counts["added"] or counts["replaced"] or before.get("state") != "complete":
         built.save(folder, {**features.about, "features": {**state, "state": "complete"}})
     return counts
 
@@ -176,7 +200,9 @@ def _print(built: Index, folder: Path, counts: dict[str, int], seconds: float) -
     table = Table(*row)
     table.add_row(*row.values())
     Console().print(table)
-    log.info("written: %s; next: zoo search PICTURE %s", folder, shlex.quote(f"index_path={folder}"))
+    pictures = (folder / MODEL).is_file() and "data" in built.about  # else none can be described
+    how = "PICTURE" if pictures else "query_id=ID"
+    log.info("written: %s; next: zoo search %s %s", folder, how, shlex.quote(f"index_path={folder}"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
-from zoo.commands._searching import check_count, log, newest, quiet
+from zoo.commands._searching import check_count, log, newest
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
@@ -25,14 +25,16 @@ def search(cfg: DictConfig) -> None:
     from zoo.search.features import open_features
     from zoo.search.index import open_index
 
-    quiet()
     _check(cfg)
     rerankers = [_setup.build(node) for node in cfg.reranker.values() if node]
     how = "zoo index makes one of what zoo embed wrote"
     folder = Path(cfg.index_path or newest(cfg.paths.output_dir, "indexes", "index_path", how)).expanduser()
     index = open_index(folder)
     extra = open_features(cfg.features) if cfg.features else None
+    _check_stages(rerankers, index, extra, cfg)
     queries = _queries.read_queries(cfg, index, folder, extra)
+    if rerankers:
+        _queries.tell_of_themselves(queries, index)
     start = time.perf_counter()
     rankings = _rankings(cfg, index, rerankers, queries, extra)
     log.info(
@@ -50,6 +52,29 @@ def _check(cfg: DictConfig) -> None:
         check_count("shortlist", cfg.shortlist)
     if (cfg.query is None) == (cfg.query_id is None):
         raise UsageError("name either a picture, zoo search photo.jpg …, or query_id=…; see zoo search --help")
+
+
+def _check_stages(rerankers: list[Any], index: Any, extra: Any, cfg: DictConfig) -> None:
+    """Raises UsageError for a re-ranker that needs fields nobody holds; says what a short shortlist does."""
+    from zoo.search.reranking import name_of
+
+    if not len(index):
+        return
+    held = {*index.get(index.ids[:1]).filled(), *(extra.kinds if extra is not None else ())}
+    for stage in rerankers:
+        missing = [field for field in stage.needs if field not in held]
+        if missing:
+            model = "local_features" if any(field.startswith("keypoint") for field in missing) else "MODEL"
+            what = "KEYPOINTS" if model == "local_features" else "FOLDER"
+            raise UsageError(
+                f"reranker {name_of(stage)} needs {', '.join(missing)}, which the index"
+                f"{'' if extra is None else f' and features {extra.path}'} don't hold: "
+                f"features={what}, a folder of zoo embed model={model}"
+            )
+    if cfg.shortlist is not None and cfg.shortlist < cfg.k and any(not hasattr(stage, "expand") for stage in rerankers):
+        log.info(
+            "shortlist=%d is below k=%d: ranks behind %d keep their first order", cfg.shortlist, cfg.k, cfg.shortlist
+        )
 
 
 def _rankings(cfg: DictConfig, index: Any, rerankers: list[Any], queries: Any, extra: Any) -> list[Any]:

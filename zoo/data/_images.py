@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from zoo.data._loading import SameSizeBatches, SplitDataModule, check_integer
-from zoo.data._pictures import SUFFIXES, Box, Picture, is_picture, read_picture
+from zoo.data._pictures import SUFFIXES, UNREAD_SUFFIXES, Box, Picture, is_picture, read_picture
 from zoo.data.preparing import Preparation, PreparedFiles, prepare, turned
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from zoo.truth import RelevanceLists
     from zoo.types import Batch
+
+log = logging.getLogger("zoo")
 
 NAMES = ("path", "stem", "file")
 
@@ -166,29 +170,40 @@ class ImageSplits(SplitDataModule):
         return self._files[split]
 
 
-def named_pictures(argument: str, folders: Sequence[Path], names: str) -> dict[str, Path]:
-    """Returns the pictures below folders, name → path in natural order (q2 before q10).
+def named_pictures(argument: str, folders: Sequence[Path], names: str, remedy: str = "") -> dict[str, Path]:
+    """Returns the pictures below folders, name → absolute path in natural order (q2 before q10).
 
-    `names` says what a picture is called: "path", "stem" or "file". Raises FileNotFoundError for a missing folder,
-    ValueError for one that can't be listed, for no picture at all, and for two of one name; `argument` names them.
+    `names` says what a picture is called: "path", "stem" or "file". Pictures of kinds that aren't read are counted in a
+    warning. Raises FileNotFoundError for a missing folder, ValueError for one that can't be listed, for no picture at
+    all, and for two of one name; `argument` names them, `remedy` says what helps where only the suffixes differ.
     """
     named: dict[str, Path] = {}
+    unread: Counter[str] = Counter()
     for folder in folders:
-        for path in _files(argument, folder):
-            name = _called(path, folder, names)
+        for path, below in _files(argument, folder):
+            if not is_picture(path):
+                unread[path.suffix.lower()] += 1
+                continue
+            name = _called(below, names)
             if name in named:
-                others = "; names=file tells them apart" if names == "path" else ""
-                raise ValueError(f"{argument}: names={names} calls both {named[name]} and {path} '{name}'{others}")
+                raise ValueError(_clash(argument, names, name, (named[name], path), remedy))
             named[name] = path
+    if unread:
+        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(unread.items()))
+        log.warning("%s: left out: %s (kinds that aren't read); convert them to JPEG or PNG", argument, counts)
     if not named:
         where = ", ".join(map(str, folders))
         raise ValueError(f"{argument} must hold images ({', '.join(SUFFIXES)}), got none below {where}")
     return _ordered(named.items())
 
 
-def _called(path: Path, folder: Path, names: str) -> str:
-    below = path.relative_to(folder)
-    return {"path": below.with_suffix("").as_posix(), "stem": path.stem, "file": below.as_posix()}[names]
+def _called(below: Path, names: str) -> str:
+    return {"path": below.with_suffix("").as_posix(), "stem": below.stem, "file": below.as_posix()}[names]
+
+
+def _clash(argument: str, names: str, name: str, paths: tuple[Path, Path], remedy: str) -> str:
+    helps = f"; {remedy}" if remedy and paths[0].suffix != paths[1].suffix else ""
+    return f"{argument}: names={names} calls both {paths[0]} and {paths[1]} '{name}'{helps}"
 
 
 def folders_of(argument: str, value: str | Sequence[str]) -> list[Path]:
@@ -199,20 +214,32 @@ def folders_of(argument: str, value: str | Sequence[str]) -> list[Path]:
     return [Path(folder).expanduser() for folder in folders]
 
 
-def _files(argument: str, folder: Path) -> list[Path]:
+def _files(argument: str, folder: Path) -> list[tuple[Path, Path]]:
+    """Returns the pictures below a folder, absolute and relative to it, and those of kinds that aren't read."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "doesn't exist"
         raise FileNotFoundError(
             f"{argument} must be a folder of images, got {folder}, which {what}: set data.{argument}"
         )
     try:
-        return list(_walk(folder, ()))
+        top = _absolute(folder)
+        return [(path, path.relative_to(top)) for path in _walk(top, ())]
     except OSError as error:
         raise ValueError(f"{argument}: {error.filename} can't be listed ({error.strerror})") from error
 
 
+def _absolute(folder: Path) -> Path:
+    """Returns a folder as an absolute path without "..", by the links that the user named."""
+    plain = Path(os.path.abspath(folder))
+    # Behind a link, ".." leads elsewhere than the path's text says.
+    return plain if plain.is_dir() and plain.samefile(folder) else folder.resolve()
+
+
 def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    """Yields the images below a folder, hidden ones left out; links are followed, but not back up."""
+    """Yields the images below a folder, those of kinds that aren't read included, hidden ones not.
+
+    Links are followed, but not back up.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -221,7 +248,7 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
             continue
         if os.path.isdir(entry.path):  # the entry's own is_dir() raises for a link to itself
             yield from _walk(Path(entry.path), (*above, real))
-        elif is_picture(Path(entry.path)):
+        elif entry.name.lower().endswith((*SUFFIXES, *UNREAD_SUFFIXES)):
             yield Path(entry.path)
 
 

@@ -19,6 +19,8 @@ from zoo.files import BadFile
 from zoo.types import Batch
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".gif", ".tif", ".tiff")
+# What cameras and phones write and isn't read; Pillow reads AVIF from 11.3 on, and the oldest supported is 11.0.
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng")
 MOST_PIXELS = 90_000_000  # decoded at once, 360 MB; Pillow warns at about as many
 Box = Sequence[float]
 

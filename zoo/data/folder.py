@@ -49,7 +49,8 @@ class Folder(ImageSplits):
 
     def find(self) -> dict[str, dict[str, Path]]:
         """Lists the folders and reads the table; raises FileNotFoundError, BadFile, or ValueError for no images."""
-        found = {split: named_pictures(*where, self.names) for split, where in self._folders.items()}
+        remedy = "data.names=file tells them apart" if self.names == "path" else ""
+        found = {split: named_pictures(*where, self.names, remedy) for split, where in self._folders.items()}
         if self.table is not None:
             self._rows = _assigned(read_table(self.table), found, self.table)
         return found

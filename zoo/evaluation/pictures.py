@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ MORE = 15  # px of every caption line but the first
 FRAME = 4
 OUTLINE = 2
 TOP = 10
+TITLE_FONT, CAPTION_FONT = 15, 12
+FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")  # where Linux, macOS and Windows have many letters
 FRAMES = {"relevant": (34, 139, 60), "irrelevant": (200, 40, 40), "junk": (140, 140, 140)}
 WORDS = {"relevant": "yes", "irrelevant": "no", "junk": "junk"}
 INK, PAPER, LINE = (30, 30, 30), (250, 250, 250), (190, 190, 190)
@@ -63,7 +66,7 @@ def contact_sheet(rows: Sequence[SheetRow], side: int = TILE) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         top = GAP + number * step
-        pen.text((GAP, top), row.title, fill=INK, font=ImageFont.load_default(15))
+        pen.text((GAP, top), row.title, fill=INK, font=_font(TITLE_FONT))
         for column, tile in enumerate(row.tiles):
             _draw(sheet, pen, (GAP + column * (side + GAP), top + TITLE), tile, side)
     return sheet
@@ -81,7 +84,18 @@ def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], til
     around = (left - edge, top - edge, left + image.width + edge - 1, top + image.height + edge - 1)
     pen.rectangle(around, outline=tile.frame or LINE, width=edge)
     below = (at[0] + side // 2, at[1] + side + FRAME)
-    pen.text(below, tile.caption, fill=INK, anchor="ma", align="center", font=ImageFont.load_default(12))
+    pen.text(below, tile.caption, fill=INK, anchor="ma", align="center", font=_font(CAPTION_FONT))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Returns a font of the system with letters of many languages, else Pillow's own, which knows ASCII only."""
+    for name in FONTS:
+        try:
+            return ImageFont.truetype(name, round(size * 5 / 6))  # as wide as Pillow's own is at `size`
+        except OSError:
+            continue
+    return ImageFont.load_default(size)
 
 
 def _outline(image: Image.Image, corners: list[tuple[float, float]], colour: tuple[int, int, int]) -> None:

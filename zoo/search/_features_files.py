@@ -120,6 +120,8 @@ class ParquetFeatures(Features):
 
     def _each(self, places: Sequence[int], columns: list[str], take: Callable[[Any], Any]) -> list[Any]:
         """Returns `take` of the rows, for each run of places that lie in one row group."""
+        if not len(places):
+            return []
         owners = np.searchsorted(self._ends, np.asarray(places), side="right")
         starts = np.flatnonzero(np.diff(owners, prepend=-1))
         taken = []

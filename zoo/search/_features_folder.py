@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,23 @@ def differing(old: Any, new: Any) -> tuple[str, str]:
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         return tuple(", ".join(f"{key}={side.get(key)}" for key in keys) for side in (old, new))
     return str(old), str(new)
+
+
+def check_prune(folder: Path, plan: Plan, stamps: Mapping[str, Mapping[str, Any]], roots: Sequence[Path]) -> None:
+    """Raises UsageError where all embedded images of a root are gone and no other is there: as on a missing disk."""
+    shards = Shards(folder / SHARDS)
+    ids, owners, rows = shards.locate()
+    gone = set(plan.gone)
+    lost = [
+        shards.payloads(int(owner))[int(row)]["path"]
+        for id_, owner, row in zip(ids, owners, rows, strict=True)
+        if id_ in gone
+    ]
+    there = [stamp["path"] for stamp in stamps.values()]
+    for root in roots:
+        below = os.path.join(root.absolute(), "")
+        if any(path.startswith(below) for path in lost) and not any(path.startswith(below) for path in there):
+            raise UsageError(f"prune=true would drop all images of {root}, where there is none now: is the disk there?")
 
 
 def plan(folder: Path, stamps: Mapping[str, Mapping[str, Any]]) -> Plan:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from zoo.files import replacing
 from zoo.search._features_join import to_original
 from zoo.search._features_shards import ShardWriter
+from zoo.search._names import named
 from zoo.search.features import SHARDS, UNREADABLE
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from zoo.types import Batch
 
 log = logging.getLogger("zoo")
-
-_NAMED = 5  # images that a warning names
 
 
 @dataclass
@@ -169,8 +168,3 @@ def write_unreadable(folder: Path, pairs: Sequence[tuple[str, str]]) -> None:
     with replacing(path) as file:
         file.write("".join(lines).encode("utf-8", "surrogateescape"))
     log.warning("%d images could not be read (%s): see %s", len(pairs), named([id_ for id_, _ in pairs]), path)
-
-
-def named(ids: Sequence[str]) -> str:
-    """Returns the first few names, for a message."""
-    return ", ".join(map(str, ids[:_NAMED])) + (", …" if len(ids) > _NAMED else "")

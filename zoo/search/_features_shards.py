@@ -16,7 +16,7 @@ from zoo.search._features_join import joined
 from zoo.types import Representation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -93,6 +93,25 @@ class Shards:
         with self._opened(number) as file:
             tensors = {name: file.get_tensor(name)[index] for name in file.keys()}  # noqa: SIM118
         return Representation(**tensors, fingerprint=fingerprint)
+
+    def drop(self, ids: Collection[str], size: int) -> None:
+        """Forgets images: writes what else their shards hold anew, at most `size` in a file, then removes those shards.
+
+        After a kill on the way some of the images are still there, and nothing else is missing.
+        """
+        names, owners, rows = self.locate()
+        run, dropped = self.next_run(), set(ids)
+        shards = [number for number in range(len(self.files)) if not dropped.isdisjoint(self._said(number, "ids"))]
+        writer = ShardWriter(self._folder, run, 0, size)
+        for number in shards:
+            mine = [place for place in np.flatnonzero(owners == number) if names[place] not in dropped]
+            for start in range(0, len(mine), size):
+                part = mine[start : start + size]
+                payloads = [self.payloads(number)[rows[place]] for place in part]
+                writer.add([names[place] for place in part], self.read(number, rows[part], None), payloads)
+        writer.flush()
+        for number in shards:
+            self.files[number].unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Removes what a killed process left half written."""

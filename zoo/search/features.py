@@ -52,6 +52,8 @@ class Features:
 
     def get(self, ids: Sequence[Id]) -> Representation:
         """Returns the images of these ids, in this order; raises ValueError for an id that isn't there."""
+        if not len(ids):
+            return self.rows([0]).rows(slice(0, 0))
         return self.rows(self._find(ids))
 
     def payloads(self, ids: Sequence[Id]) -> list[dict[str, Any]]:
@@ -81,7 +83,11 @@ class Features:
         places = self._places()
         missing = [id_ for id_ in ids if id_ not in places]
         if missing:
-            raise ValueError(f"features {self.path} of {len(self)} images have none called {missing[0]!r}")
+            others = ", ".join(map(repr, self.ids[:3])) or "nothing"
+            raise ValueError(
+                f"features {self.path} of {len(self)} images have none called {missing[0]!r}: they hold {others}"
+                + (", …" if len(self) > 3 else "")
+            )
         return [places[id_] for id_ in ids]
 
 
@@ -108,8 +114,6 @@ class ShardedFeatures(Features):
             mine = np.flatnonzero(owners == shard)
             parts.append(self.shards.read(int(shard), self._row[places[mine]], self.fingerprint))
             taken.append(mine)
-        if not parts:
-            raise ValueError(f"features {self.path}: name at least one image")
         order = np.concatenate(taken).argsort()
         whole = joined(parts)
         return whole if (order == np.arange(len(order))).all() else whole.rows(order)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -324,10 +326,24 @@ def _connect(uri: str, lite: bool) -> Any:
     if lite:
         Path(uri).parent.mkdir(parents=True, exist_ok=True)
     try:
-        return MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
+        client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
     except MilvusException as error:
         hint = "; another process may have it open" if lite else ""
         raise UsageError(f"Milvus at {uri} can't be reached: {error.message}{hint}") from error
+    if lite:
+        logger = logging.getLogger("grpc._server")
+        expected = _Unimplemented()
+        logger.addFilter(expected)
+        weakref.finalize(client, logger.removeFilter, expected)
+    return client
+
+
+class _Unimplemented(logging.Filter):
+    """Keeps back that Milvus Lite lacks what pymilvus asks it for (AllocTimestamp) and can do without."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Says whether a record is anything else."""
+        return "Method not implemented!" not in record.getMessage()
 
 
 def _parts(names: list[Any], size: int) -> Iterator[list[Any]]:
