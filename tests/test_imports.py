@@ -29,7 +29,7 @@ ARROWS = {
     "models/net": ("ops", "backbones", "types"),
     "models/module": ("module", "metrics", "search", "vocabulary", "models/net"),
     "evaluation": ("metrics", "truth", "search", "types"),
-    "checkpoints": ("registry", "config", "types", "files"),
+    "checkpoints": ("registry", "config", "module", "types", "files"),
     "training": ("registry",),
     "serve": ("search", "config", "registry"),
     "commands": ("config", "registry", "evaluation", "truth", "search", "serve", "checkpoints", "training"),

@@ -30,6 +30,10 @@ TORCHVISION = "torchvision/"
 log = logging.getLogger("zoo")
 
 _PROBES = (32, 64, 128)  # px; the last is large enough for every network's smallest map
+# A processor is slower on large batches, whose activations leave its caches: MobileNetV2 on 320×240 px describes 64
+# images a second in pieces of 4, and 26 in one piece of 64.
+_CPU_PIXELS = 2**18
+
 _CHOICES = "name a .safetensors or .pth file, or say hub (download them) or random"
 
 
@@ -120,6 +124,18 @@ class Coder(nn.Module):
         finally:
             handle.remove()
         return seen[0] if seen else None
+
+
+def pieces(images: Tensor) -> tuple[Tensor, ...]:
+    """Returns `images` (B, 3, H, W) in the pieces that go through a network at a time."""
+    batch, _, height, width = images.shape
+    return images.split(max(1, _CPU_PIXELS // (height * width) if images.device.type == "cpu" else batch))
+
+
+def at_least(images: Tensor, smallest: int) -> Tensor:
+    """Returns `images` (B, 3, H, W) with sides of `smallest` px or more, each by itself: a strip stays small."""
+    size = [max(smallest, side) for side in images.shape[2:]]
+    return images if size == [*images.shape[2:]] else F.interpolate(images, size, mode="bilinear")
 
 
 class _Parts(NamedTuple):

@@ -96,10 +96,10 @@ def _halved(name: str, value: Tensor) -> Tensor:
 
 def weights_hash(model: nn.Module) -> str:
     """Returns a hash of all parameters and buffers, names and values."""
+    from zoo.module import add_weights
+
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    add_weights(digest, model)
     return digest.hexdigest()[:16]
 
 

@@ -15,7 +15,7 @@ from zoo.types import CHECKPOINT_KEY, Batch, Ranking, Representation, Role
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class _SelfDescribing(lightning.LightningModule):
@@ -169,7 +169,12 @@ def _fingerprint(model: Embedder) -> str:
     described = model.registered or {"name": type(model).__name__, "parameters": {}}
     parameters = {key: value for key, value in described["parameters"].items() if key not in model.on_reload}
     digest = hashlib.sha256(json.dumps([described["name"], parameters], sort_keys=True, default=str).encode())
+    add_weights(digest, model)
+    return digest.hexdigest()[:16]
+
+
+def add_weights(digest: Any, model: nn.Module) -> None:
+    """Updates a hash of `hashlib` with all parameters and buffers, names and values."""
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

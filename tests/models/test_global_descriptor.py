@@ -86,9 +86,9 @@ def test_an_image_is_described_alone(model, batch):
 def test_pieces_of_a_batch_make_the_whole(model, batch, monkeypatch):
     expected, sizes = model.embed(batch).vector, []
     model.net.backbone.register_forward_hook(lambda module, inputs, maps: sizes.append(len(maps)))
-    monkeypatch.setattr("zoo.models.global_descriptor.net._CPU_PIXELS", 2 * 96 * 128)
+    monkeypatch.setattr("zoo.backbones._CPU_PIXELS", 2 * 96 * 128)
     torch.testing.assert_close(model.embed(batch).vector, expected, rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr("zoo.models.global_descriptor.net._CPU_PIXELS", 1)
+    monkeypatch.setattr("zoo.backbones._CPU_PIXELS", 1)
     model.embed(batch)
     assert sizes == [2, 1, 1, 1, 1]
 

@@ -154,7 +154,7 @@ def test_an_image_is_described_alone_and_twice_alike(model, monkeypatch):
     together = model.embed(batch)
     again = model.embed(batch)
     assert all(torch.equal(rows, getattr(again, name)) for name, rows in together.filled().items())
-    monkeypatch.setattr("zoo.models.regional_aggregation.net._CPU_PIXELS", 2 * 96 * 128)
+    monkeypatch.setattr("zoo.backbones._CPU_PIXELS", 2 * 96 * 128)
     for other in (model.embed(batch), model.embed(replace(batch, images=batch.images.double()))):
         torch.testing.assert_close(other.regions, together.regions, atol=1e-4, rtol=1e-4)
         assert torch.equal(other.region_boxes, together.region_boxes)

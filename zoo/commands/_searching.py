@@ -1,4 +1,4 @@
-"""What `zoo index` and `zoo search` share: the newest of what was written, progress, quiet libraries."""
+"""What `zoo index` and `zoo search` share: the newest of what was written, checks, progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
-_MANIFEST = "manifest.json"
-
 
 def newest(output_dir: str, kind: str, key: str, how: str) -> Path:
     """Returns the folder in `output_dir`/`kind` that was written last, and says which; UsageError if there is none."""
+    from zoo.search.storage import MANIFEST
+
     folder = Path(output_dir) / kind
-    manifests = list(folder.glob(f"*/{_MANIFEST}"))
+    manifests = list(folder.glob(f"*/{MANIFEST}"))
     if not manifests:
         raise UsageError(f"{key} must say which {kind} to use: there are none in {folder}; {how}")
     path = max(manifests, key=lambda manifest: manifest.stat().st_mtime).parent

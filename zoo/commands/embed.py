@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
-from zoo.commands._searching import check_switch, folder_name
+from zoo.commands._searching import check_count, check_switch, folder_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,7 +39,8 @@ def embed(cfg: DictConfig) -> None:
     stamps = _stamps(data)
     with _setup.usage_errors():
         _features_folder.begin(folder, model.kinds, model.fingerprint(), _about(cfg, model, source, data))
-        checkpoints.save_weights(model, folder / MODEL)
+        if not (folder / MODEL).is_file():  # else it is this model's: `begin` has compared fingerprints
+            checkpoints.save_weights(model, folder / MODEL)
     plan = _features_folder.plan(folder, stamps)
     _tell(plan, len(stamps), folder, cfg.prune)
     if cfg.prune:
@@ -55,8 +56,7 @@ def _check(cfg: DictConfig, model: Any) -> None:
     from zoo.registry import UsageError
 
     check_switch("prune", cfg.prune)
-    if not isinstance(cfg.shard_size, int) or cfg.shard_size < 1:
-        raise UsageError(f"shard_size must be an integer of at least 1, got {cfg.shard_size!r}")
+    check_count("shard_size", cfg.shard_size)
     if not hasattr(model, "represent"):
         raise UsageError(f"model '{cfg.model.name}' is no embedder, so it can't describe images")
 

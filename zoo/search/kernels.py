@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
-from numba import njit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from zoo.ops.compiling import compiled
 
 TILE = 4  # query regions, against two stored ones at a time: as many sums as there are registers for
 
@@ -16,15 +14,7 @@ TILE = 4  # query regions, against two stored ones at a time: as many sums as th
 _REORDERED = {"reassoc", "contract", "nsz"}
 
 
-def _compiled(function: Callable) -> Callable:
-    """Compiles as `zoo.ops.compiling.compiled` does, with sums in any order."""
-    try:
-        return njit(cache=True, nogil=True, fastmath=_REORDERED)(function)
-    except RuntimeError:
-        return njit(nogil=True, fastmath=_REORDERED)(function)
-
-
-@_compiled
+@partial(compiled, fastmath=_REORDERED)
 def row_maxima(queries, rows, out):
     """Write for each row (T, D) its largest product with any of `queries (R, D)` to `out (T,)`.
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.backbones import at_least, pieces
 from zoo.models.regional_aggregation.proposals import Regions, propose, salient_points
 from zoo.ops.pooling import crow_channel_weights
 from zoo.ops.second_order import second_order_pool
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from zoo.backbones import Backbone
 
-_CPU_PIXELS = 2**18  # px that go through the network at a time on a processor, whose caches are small
 _BETA_EPS = 1e-6  # ε of Eq. 2
 
 
@@ -83,12 +83,12 @@ class RegionalAggregationNet(nn.Module):
     def _over(self, images: Tensor, pool: Callable[..., Tensor], whole: bool) -> tuple[Tensor, Regions]:
         """Applies `pool` to the maps of `images`, a few at a time."""
         with torch.autocast(images.device.type, enabled=False):
-            parts = [self._one_piece(piece.float(), pool, whole) for piece in images.split(_piece(images))]
+            parts = [self._one_piece(piece.float(), pool, whole) for piece in pieces(images)]
         pooled, regions = zip(*parts, strict=True)
         return torch.cat(pooled), Regions(*(torch.cat(fields) for fields in zip(*regions, strict=True)))
 
     def _one_piece(self, images: Tensor, pool: Callable[..., Tensor], whole: bool) -> tuple[Tensor, Regions]:
-        maps = self.backbone(_stretched(images, self.backbone.smallest))
+        maps = self.backbone(at_least(images, self.backbone.smallest))
         alpha = spatial_weights(maps)
         if whole or self.proposer is None:
             regions = Regions.whole(len(images), maps.shape[2:], images.shape[2:], images.device)
@@ -123,14 +123,3 @@ def drop_last_pool(backbone: Backbone) -> None:
     layers = getattr(backbone.network, "features", None)
     if isinstance(layers, nn.Sequential) and isinstance(layers[-1], nn.MaxPool2d):
         layers[-1] = nn.Identity()
-
-
-def _piece(images: Tensor) -> int:
-    batch, _, height, width = images.shape
-    return max(1, _CPU_PIXELS // (height * width) if images.device.type == "cpu" else batch)
-
-
-def _stretched(images: Tensor, smallest: int) -> Tensor:
-    """Returns `images` with sides of at least `smallest` px, each by itself: a strip must not become huge."""
-    size = [max(smallest, side) for side in images.shape[2:]]
-    return images if size == list(images.shape[2:]) else F.interpolate(images, size, mode="bilinear")
