@@ -31,23 +31,25 @@ class BrokenPlugin(UsageError):
 
 @dataclass(frozen=True)
 class Kind:
-    """One table of names: its config group, the built-ins' folder, the module inside it, the plugins' entry points."""
+    """One table of names: its config group, where the built-ins' modules stand, the plugins' entry points.
+
+    A pattern whose last folder is "*" names things after their folder, another one after their file.
+    """
 
     group: str
-    folder: str
-    module: str
+    modules: tuple[str, ...]
     entry_points: str
 
 
 KINDS = {
     kind.group: kind
     for kind in (
-        Kind("model", "models", "*/module.py", "zoo.models"),
-        Kind("data", "data", "*.py", "zoo.data"),
-        Kind("benchmark", "evaluation/benchmarks", "*.py", "zoo.benchmarks"),
-        Kind("index", "search/indexes", "*.py", "zoo.indexes"),
-        Kind("reranker", "search/rerankers", "*.py", "zoo.rerankers"),
-        Kind("metrics", "metrics", "*.py", "zoo.metrics"),
+        Kind("model", ("models/*/module.py",), "zoo.models"),
+        Kind("data", ("data/*.py",), "zoo.data"),
+        Kind("benchmark", ("evaluation/benchmarks/*.py",), "zoo.benchmarks"),
+        Kind("index", ("search/indexes/*.py",), "zoo.indexes"),
+        Kind("reranker", ("search/rerankers/*.py", "models/*/reranker.py"), "zoo.rerankers"),
+        Kind("metrics", ("metrics/*.py",), "zoo.metrics"),
     )
 }
 
@@ -157,10 +159,10 @@ def origin_of_builtins() -> str:
 
 @cache
 def _builtin_entries(kind: str) -> dict[str, Entry]:
-    table = check_kind(kind)
     found = {}
-    for path in sorted((PACKAGE / table.folder).glob(table.module)):
-        name = path.parent.name if table.module.startswith("*/") else path.stem
+    patterns = check_kind(kind).modules
+    for pattern, path in [(each, path) for each in patterns for path in sorted(PACKAGE.glob(each))]:
+        name = path.parent.name if pattern.split("/")[-2] == "*" else path.stem
         export = _EXPORT.search(path.read_text(encoding="utf-8"))
         if name.startswith("_") or not export:
             continue

@@ -6,6 +6,7 @@ Letters used in every shape of the zoo:
 - D descriptor dimension, C channels or classes, H and W height and width of a map, R regions of an image
 - V corners of an outline
 - O objects of a scene, A attributes of an object, E edges of a scene graph, P pairs of objects
+- M parts of a descriptor that are quantised, each by one of C codes
 - S questions about an image, T components of a question vector or words of a question
 - G ground truths that are used side by side
 """
@@ -74,6 +75,27 @@ class Batch(_Transferable):
 
 
 @dataclass(frozen=True)
+class PairBatch(_Transferable):
+    """Pairs of images that show the same object: the object alone, and a whole image that it stands in.
+
+    `index (B,)` int64 is the position within the split. `queries (B, 3, H, W)` are cut to the object and
+    `galleries (B, 3, H', W')` whole, float in [0, 1]; each of the two has one size in a batch. `boxes (B, 4)` float:
+    the object in the gallery image, px x0, y0, x1, y1 of `galleries`. `objects (B,)` int64: pairs of the same number
+    show the same object, so that none is a negative for the other.
+    """
+
+    index: Tensor
+    queries: Tensor
+    galleries: Tensor
+    boxes: Tensor
+    objects: Tensor
+
+    def __len__(self) -> int:
+        """Returns B."""
+        return len(self.index)
+
+
+@dataclass(frozen=True)
 class Representation(_Transferable):
     """What a model knows of a batch of images; a model fills the fields that its `kinds` name, the others stay None.
 
@@ -82,9 +104,10 @@ class Representation(_Transferable):
     outlines, the last one repeated to V; a region that doesn't exist repeats region 0, the whole image.
     `probability_map (B, C, H, W)` summing to 1 over C with `drawn_mask (B, H, W)` bool (True = drawn by the user);
     `keypoints (B, K, 2)` pixels x, y, the upper left corner being 0, 0, with `keypoint_descriptors (B, K, D)` and
-    `keypoint_mask (B, K)` bool (True = exists). Pixels are those of the images that the model was given; features on
-    disk and indexes hold pixels of the upright original. `fingerprint` says which model, with which weights, made it,
-    where that is known.
+    `keypoint_mask (B, K)` bool (True = exists); `local_codes (B, H, W, M)` uint8, a local map as the `quantizer`
+    (`zoo.search.quantizer.ProductQuantizer`) keeps it, which whoever needs a `local_map` can read too. Pixels are those
+    of the images that the model was given; features on disk and indexes hold pixels of the upright original.
+    `fingerprint` says which model, with which weights, made it, where that is known.
     """
 
     vector: Tensor | None = None
@@ -98,6 +121,8 @@ class Representation(_Transferable):
     keypoints: Tensor | None = None
     keypoint_descriptors: Tensor | None = None
     keypoint_mask: Tensor | None = None
+    local_codes: Tensor | None = None
+    quantizer: Any = None
     fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -112,12 +137,15 @@ class Representation(_Transferable):
         """Returns the images at `index`, anything that indexes a tensor and keeps its first dimension."""
         return self._map(lambda tensor: tensor[index])
 
+    def held(self) -> list[str]:
+        """Returns the fields that may be asked for: those that are filled, and a local map that is there as codes."""
+        return [*self.filled(), *(["local_map"] if self.local_map is None and self.local_codes is not None else [])]
+
     def require(self, kinds: Sequence[str], user: str) -> None:
-        """Raises ValueError, naming both lists, when `user` needs a field that is not filled."""
-        filled = list(self.filled())
-        missing = [kind for kind in kinds if kind not in filled]
-        if missing:
-            raise ValueError(f"{user} needs the representation fields {list(kinds)}, the model fills {filled}")
+        """Raises ValueError, naming both lists, when `user` needs a field that is not there."""
+        held = self.held()
+        if any(kind not in held for kind in kinds):
+            raise ValueError(f"{user} needs the representation fields {list(kinds)}, the model fills {held}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "correlation_volume": "correlation",
     "crow": "pooling",
     "crow_channel_weights": "pooling",
     "crow_spatial_weights": "pooling",

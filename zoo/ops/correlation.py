@@ -10,6 +10,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def correlation_volume(gallery: Tensor, query: Tensor) -> Tensor:
+    """Returns (B, Hq*Wq, Hg, Wg): the dot product of every location of the query with every one of the gallery map.
+
+    `gallery (B, D, Hg, Wg)`, `query (B, D, Hq, Wq)`, either with B = 1 for all of the other's. Channel y * Wq + x
+    belongs to the query's location (y, x), row-major as in eq. 4 of Chen et al. 2019; products are those of eq. 3,
+    without ReLU or normalisation, so L2-normalise locations first. Raises ValueError as `r_match`.
+    """
+    _check(gallery, query)
+    if query.shape[0] == 1:  # one product for all images
+        products = torch.matmul(query[0].flatten(1).mT, gallery.flatten(2))
+    else:
+        products = torch.matmul(query.flatten(2).mT, gallery.flatten(2))
+    return products.unflatten(2, gallery.shape[2:])
+
+
 def r_match(gallery: Tensor, query: Tensor) -> Tensor:
     """Returns (B,): each location of the query finds its best one in the gallery map, and these products are added up.
 
@@ -17,9 +32,7 @@ def r_match(gallery: Tensor, query: Tensor) -> Tensor:
     L2-normalise them first. Either may have B = 1. Raises ValueError for other dimensions D. Eq. 2 of Chen et al. 2019
     (Razavian et al. 2014); the order of the locations plays no part in it.
     """
-    if gallery.dim() != 4 or query.dim() != 4 or gallery.shape[1] != query.shape[1]:
-        shapes = f"{tuple(gallery.shape)} and {tuple(query.shape)}"
-        raise ValueError(f"gallery (B, D, Hg, Wg) and query (B, D, Hq, Wq) must have the same D, got {shapes}")
+    _check(gallery, query)
     return best_products(gallery.flatten(2).mT, query.flatten(2).mT).sum(dim=1)
 
 
@@ -29,3 +42,9 @@ def best_products(gallery: Tensor, query: Tensor) -> Tensor:
         products = gallery.flatten(0, 1) @ query[0].mT
         return products.unflatten(0, gallery.shape[:2]).amax(dim=1)
     return torch.matmul(query, gallery.mT).amax(dim=2)
+
+
+def _check(gallery: Tensor, query: Tensor) -> None:
+    if gallery.dim() != 4 or query.dim() != 4 or gallery.shape[1] != query.shape[1]:
+        shapes = f"{tuple(gallery.shape)} and {tuple(query.shape)}"
+        raise ValueError(f"gallery (B, D, Hg, Wg) and query (B, D, Hq, Wq) must have the same D, got {shapes}")
