@@ -1,0 +1,58 @@
+"""The network that tells from a correlation volume whether, and where, the query is in the gallery image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_POOLED = 4  # times smaller than the gallery's grid is the last map, along each side
+
+
+class Found(NamedTuple):
+    """`logits (B, 2)`: absent, present; `boxes (B, 4)` as `zoo.models.local_similarity.boxes` encodes them."""
+
+    logits: Tensor
+    boxes: Tensor
+
+
+class CorrelationHead(nn.Module):
+    """Five convolutions with instance normalisation and two linear layers (Table 2 of Chen et al. 2019).
+
+    `depth` is Hq * Wq, `grid` the side of the gallery's map in cells (paper: 49 and 15), `channels` those of the three
+    convolutions before, and of the two after, the first maximum pooling (paper: 128 and 64). Raises ValueError for a
+    grid of which the two poolings leave nothing.
+    """
+
+    def __init__(self, depth: int, grid: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        if grid < _POOLED:
+            raise ValueError(f"gallery_grid must be at least {_POOLED} cells, got {grid}")
+        wide, narrow = channels
+        first = (_block(depth, wide), _block(wide, wide), _block(wide, wide))
+        second = (_block(wide, narrow), _block(narrow, narrow))
+        self.convolutions = nn.Sequential(*first, nn.MaxPool2d(2), *second, nn.MaxPool2d(2))
+        features = narrow * (grid // 2 // 2) ** 2
+        self.exists, self.location = nn.Linear(features, 2), nn.Linear(features, 4)
+
+    def forward(self, volumes: Tensor) -> Found:
+        """Returns what is found in `volumes` (B, Hq * Wq, Hg, Wg)."""
+        features = self.convolutions(volumes).flatten(1)
+        return Found(self.exists(features), self.location(features))
+
+    @property
+    def layers(self) -> dict[str, nn.Module]:
+        """Returns the convolutions whose activations the paper's Fig. 2 shows: the 1st, the 2nd and the 4th."""
+        blocks = [block for block in self.convolutions if isinstance(block, nn.Sequential)]
+        return {f"conv{number}": blocks[number - 1] for number in (1, 2, 4)}
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    # The normalisation takes out the mean, and with it what a bias would add.
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.InstanceNorm2d(outputs), nn.ReLU())
