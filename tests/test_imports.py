@@ -28,6 +28,7 @@ ARROWS = {
     "module": ("types", "metrics", "search"),
     "models/net": ("ops", "backbones", "types"),
     "models/module": ("module", "metrics", "search", "vocabulary", "models/net"),
+    "models/reranker": ("checkpoints", "models/module"),
     "evaluation": ("metrics", "truth", "search", "types"),
     "checkpoints": ("registry", "config", "module", "types", "files"),
     "training": ("registry",),
@@ -63,7 +64,7 @@ def layer(module):
     if parts[0] != "models":
         return parts[0], None
     name = parts[1] if len(parts) > 1 else None
-    return ("models/module" if parts[-1] == "module" else "models/net"), name
+    return (f"models/{parts[-1]}" if parts[-1] in ("module", "reranker") else "models/net"), name
 
 
 def dotted(path):

@@ -56,25 +56,26 @@ class Backbone(nn.Module):
         if len(shape) != 4:
             raise ValueError(f"backbone must end in a feature map (B, C, H, W), {name} gives {tuple(shape)}")
         # Some of timm's networks give (B, H, W, C), and don't all say so.
-        self._channels_last = shape[1] != getattr(network, "num_features", shape[1]) == shape[3]
-        self.channels = shape[3] if self._channels_last else shape[1]
+        self.channels_last = shape[1] != getattr(network, "num_features", shape[1]) == shape[3]
+        self.channels = shape[3] if self.channels_last else shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the feature map (B, C, H, W) of `images` (B, 3, H', W') in [0, 1]."""
         normalised = (images - self.mean) / self.std
-        maps = self._features(normalised.contiguous(memory_format=torch.channels_last))
-        return maps.permute(0, 3, 1, 2).contiguous() if self._channels_last else maps
+        maps = self.features(normalised.contiguous(memory_format=torch.channels_last))
+        return maps.permute(0, 3, 1, 2).contiguous() if self.channels_last else maps
 
     @torch.no_grad()
     def _probed(self) -> tuple[int, torch.Size]:
         *smaller, largest = _PROBES
         for side in smaller:
             with suppress(RuntimeError):  # nothing is left of the image before the last layer
-                return side, self._features(torch.zeros(1, 3, side, side)).shape
-        return largest, self._features(torch.zeros(1, 3, largest, largest)).shape
+                return side, self.features(torch.zeros(1, 3, side, side)).shape
+        return largest, self.features(torch.zeros(1, 3, largest, largest)).shape
 
-    def _features(self, images: Tensor) -> Tensor:
-        return getattr(self.network, "forward_features", self.network)(images)
+    def features(self, normalised: Tensor) -> Tensor:
+        """Returns what the network gives for images that are normalised already, in its own order of dimensions."""
+        return getattr(self.network, "forward_features", self.network)(normalised)
 
 
 class Coder(nn.Module):

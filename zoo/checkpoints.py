@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,13 @@ from zoo.registry import UsageError
 from zoo.types import CHECKPOINT_KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
+log = logging.getLogger("zoo")
+
+BORROWED, BACKBONE = "borrowed", "backbone_weights"
 _HOW = "write it with `zoo train`, or with zoo.checkpoints.save_weights"
 
 
@@ -25,11 +31,19 @@ def load_model(source: str, weights: str | None = None, **parameters: Any) -> An
     if weights and described["name"] != source:
         raise UsageError(f"weights '{path}' belong to the model '{described['name']}', not to '{source}'")
     try:
-        on_reload = registry.load("model", described["name"]).on_reload
-        model = config.create("model", described["name"], **{**described["parameters"], **parameters, **on_reload})
+        on_reload = dict(registry.load("model", described["name"]).on_reload)
     except registry.UnknownName as error:
         raise UsageError(f"weights '{path}' were written by {described['origin']}: {error}") from error
-    fill(model, state, path)
+    if BORROWED in described:
+        del on_reload[BACKBONE]
+        described["parameters"][BACKBONE] = config.resolved(described["parameters"][BACKBONE])
+    try:
+        model = config.create("model", described["name"], **{**described["parameters"], **parameters, **on_reload})
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"weights '{path}': {error}") from error
+    fill(model, state, path, described=described)
     typed = {key: value for key, value in parameters.items() if key not in on_reload}  # the others were not heeded
     values = {**model.registered["parameters"], **described["parameters"], **typed}
     # What the file doesn't state was added to the YAML later: the model is what it was, and so is its fingerprint.
@@ -72,18 +86,28 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, state
 
 
-def save_weights(model: Any, path: Path, half: bool = False) -> None:
-    """Writes the model's weights and description as safetensors (fp16 if `half`), atomically."""
+def save_weights(model: Any, path: Path, half: bool = False, trained_only: bool = False) -> None:
+    """Writes the model's weights and description as safetensors (fp16 if `half`), atomically.
+
+    `trained_only` leaves out the weights that the model has `borrowed`: whoever loads the file reads them from its
+    parameter `backbone_weights`, and is warned where they aren't the same.
+    """
     import torch
     from safetensors.torch import save
 
     if not getattr(model, "registered", None):
         raise UsageError(f"{type(model).__name__} wasn't built with zoo.create_model, so its file couldn't be loaded")
+    described = model.registered
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if trained_only:
+        if not model.borrowed:
+            raise UsageError(f"model '{described['name']}' has borrowed no weights, so that its file must hold all")
+        described = {**described, BORROWED: weights_hash(model, model.borrowed)}
+        state = {key: value for key, value in state.items() if not key.startswith(model.borrowed)}
     if half:
         state = {key: _halved(key, value) if value.dtype == torch.float32 else value for key, value in state.items()}
     with replacing(path) as file:
-        file.write(save(state, metadata={CHECKPOINT_KEY: json.dumps(model.registered)}))
+        file.write(save(state, metadata={CHECKPOINT_KEY: json.dumps(described)}))
 
 
 def _halved(name: str, value: Tensor) -> Tensor:
@@ -94,12 +118,12 @@ def _halved(name: str, value: Tensor) -> Tensor:
     return half
 
 
-def weights_hash(model: nn.Module) -> str:
-    """Returns a hash of all parameters and buffers, names and values."""
+def weights_hash(model: nn.Module, prefixes: str | tuple[str, ...] = "") -> str:
+    """Returns a hash of all parameters and buffers whose names begin with one of `prefixes`, names and values."""
     from zoo.module import add_weights
 
     digest = hashlib.sha256()
-    add_weights(digest, model)
+    add_weights(digest, {key: value for key, value in model.state_dict().items() if key.startswith(prefixes)})
     return digest.hexdigest()[:16]
 
 
@@ -123,13 +147,24 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tens
     return described, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def fill(model: Any, state: dict[str, Tensor], path: str | Path, start: bool = False) -> None:
+def fill(
+    model: Any,
+    state: dict[str, Tensor],
+    path: str | Path,
+    start: bool = False,
+    described: Mapping[str, Any] | None = None,
+) -> None:
     """Loads a state dict; raises UsageError with the tensors that do not fit.
 
     Of the model's `optional_weights`, those that it has no use for are left out; to `start` a training, they may all be
-    absent and then stay as they are.
+    absent and then stay as they are. So do the weights that the model has borrowed, where the file is `described` as
+    one of what was trained; a warning tells where they aren't those that it was trained with.
     """
     own = model.state_dict()
+    if described and BORROWED in described:
+        state = {**{name: own[name] for name in own if name.startswith(model.borrowed)}, **state}
+        if weights_hash(model, model.borrowed) != described[BORROWED]:
+            log.warning("weights '%s' were trained with other weights of the backbone: their figures don't hold", path)
     optional = {name for name in own.keys() | state.keys() if name.startswith(model.optional_weights)}
     state = {name: value for name, value in state.items() if name in own or name not in optional}
     if start and not optional & state.keys():

@@ -114,6 +114,13 @@ def defaults(kind: str, name: str) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key not in ("_target_", "_convert_", "kind", "name")}
 
 
+def resolved(text: str) -> str:
+    """Returns a text with its interpolations, such as those of environment variables, filled in."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create({"text": text}).text
+
+
 def create(kind: str, name: str, **parameters: Any) -> Any:
     """Builds a registered class; what is not passed comes from its YAML. An unknown key is refused with the nearest.
 

@@ -15,7 +15,7 @@ from zoo.types import CHECKPOINT_KEY, Batch, Ranking, Representation, Role
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 class _SelfDescribing(lightning.LightningModule):
@@ -27,7 +27,8 @@ class _SelfDescribing(lightning.LightningModule):
     where starting weights are read from, each with the value that reads none: a model rebuilt from its own file must
     not need another. `optional_weights` are prefixes of weights that not every model of the class has: where a file
     holds them and the model has no use for them, they are left out; where `zoo train weights=…` doesn't find them, they
-    start anew.
+    start anew. `borrowed` are prefixes of weights that training leaves as `backbone_weights` has them: a file of what
+    was trained needn't hold them.
     """
 
     registered: dict[str, Any] | None = None
@@ -35,6 +36,7 @@ class _SelfDescribing(lightning.LightningModule):
     fitted_with: ClassVar[str] = ""
     on_reload: ClassVar[Mapping[str, Any]] = {}
     optional_weights: ClassVar[tuple[str, ...]] = ()
+    borrowed: tuple[str, ...] = ()
 
     def check_data(self, data: Any) -> None:
         """Raises ValueError where the model can't be trained on a data module; asked before anything is run."""
@@ -52,13 +54,15 @@ class Embedder(_SelfDescribing):
     `configure_optimizers`; it is built from keyword arguments without defaults, which all stand in its YAML. `kinds`
     names the `Representation` fields it fills; `monitor` is the metric by which the best checkpoint is kept,
     `monitor_mode` its sense; `tiny` holds the overrides with which the contract test (`zoo.testing.check_model`) builds
-    it in seconds, `tiny_batch` makes the batch that it is tested on.
+    it in seconds, `tiny_batch` makes the batch that it is tested on. `apart_from_embedding` holds the names of
+    parameters, and prefixes of weights, that `embed` doesn't depend on, and so the fingerprint doesn't.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("vector",)
     monitor: ClassVar[str] = "val/spearman"
     monitor_mode: ClassVar[str] = "max"
     tiny: ClassVar[Mapping[str, Any]] = {}
+    apart_from_embedding: ClassVar[tuple[str, ...]] = ()
     _fingerprint: tuple[Any, str] | None = None
 
     def embed(self, batch: Batch, role: Role = "gallery") -> Representation:
@@ -127,6 +131,11 @@ class Embedder(_SelfDescribing):
         """Returns a batch of two to four items on which `tiny` models train and embed."""
         raise NotImplementedError(f"{cls.__name__} must implement tiny_batch()")
 
+    @classmethod
+    def tiny_training_batch(cls) -> Any:
+        """Returns the batch that `tiny` models train on, where that is of another kind."""
+        return cls.tiny_batch()
+
 
 class Reranker(_SelfDescribing):
     """A trained model that re-orders a shortlist, wherever the hits come from.
@@ -167,14 +176,18 @@ def _stamp(model: Embedder) -> Any:
 
 def _fingerprint(model: Embedder) -> str:
     described = model.registered or {"name": type(model).__name__, "parameters": {}}
-    parameters = {key: value for key, value in described["parameters"].items() if key not in model.on_reload}
+    left_out = {*model.on_reload, *model.apart_from_embedding}
+    parameters = {key: value for key, value in described["parameters"].items() if key not in left_out}
     digest = hashlib.sha256(json.dumps([described["name"], parameters], sort_keys=True, default=str).encode())
-    add_weights(digest, model)
+    state = {
+        name: value for name, value in model.state_dict().items() if not name.startswith(model.apart_from_embedding)
+    }
+    add_weights(digest, state)
     return digest.hexdigest()[:16]
 
 
-def add_weights(digest: Any, model: nn.Module) -> None:
-    """Updates a hash of `hashlib` with all parameters and buffers, names and values."""
-    for name, value in sorted(model.state_dict().items()):
+def add_weights(digest: Any, state: Mapping[str, Tensor]) -> None:
+    """Updates a hash of `hashlib` with parameters and buffers, names and values."""
+    for name, value in sorted(state.items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

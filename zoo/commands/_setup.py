@@ -72,8 +72,8 @@ def new_model(cfg: DictConfig) -> Any:
     """Builds the model that `zoo train` starts with: fresh, or from `weights`."""
     model = build(cfg.model)
     if cfg.weights is not None:
-        _, state = checkpoints.read(_weights_file(cfg))
-        checkpoints.fill(model, state, cfg.weights, start=True)
+        described, state = checkpoints.read(_weights_file(cfg))
+        checkpoints.fill(model, state, cfg.weights, start=True, described=described)
     elif cfg.ckpt_path is None and model.trained and not all(each.requires_grad for each in model.parameters()):
         log.warning("weights is null: the part of the model that isn't trained keeps its random weights")
     return _compiled(cfg, model)

@@ -36,6 +36,25 @@ def r_match(gallery: Tensor, query: Tensor) -> Tensor:
     return best_products(gallery.flatten(2).mT, query.flatten(2).mT).sum(dim=1)
 
 
+def shuffled_cells(maps: Tensor, block: int) -> Tensor:
+    """Returns `maps (B, D, H, W)` with square blocks of `block` cells at random places, each map in its own order.
+
+    What doesn't fill a block at the right and lower border stays where it is. Random numbers are those of torch's
+    default generator.
+    """
+    batch, channels, height, width = maps.shape
+    rows, columns = height // block, width // block
+    if rows * columns < 2:
+        return maps.clone()
+    order = torch.rand(batch, rows * columns, device=maps.device).argsort(dim=1)
+    whole = maps[:, :, : rows * block, : columns * block]
+    blocks = whole.reshape(batch, channels, rows, block, columns, block).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    moved = blocks[torch.arange(batch, device=maps.device)[:, None], order].unflatten(1, (rows, columns))
+    result = maps.clone()
+    result[:, :, : rows * block, : columns * block] = moved.permute(0, 3, 1, 4, 2, 5).reshape(whole.shape)
+    return result
+
+
 def best_products(gallery: Tensor, query: Tensor) -> Tensor:
     """Returns (B, R): for each of `query (B, R, D)` the largest dot product with any of `gallery (B, S, D)`."""
     if gallery.shape[0] != 1 and query.shape[0] == 1:  # one product of all, instead of one per image

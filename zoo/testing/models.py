@@ -35,7 +35,7 @@ def check_model(name: str, folder: Path, **parameters: Any) -> None:
     if model.needs_fitting:
         _check_fitting(model.eval(), batch)
     _check_embedding(model.eval(), batch)
-    file = _check_training(model, batch, folder) if cls.trained else _check_frozen(model, batch, folder)
+    file = _check_training(model, folder) if cls.trained else _check_frozen(model, batch, folder)
     _check_reload(model.eval(), batch, file)
 
 
@@ -101,10 +101,10 @@ def _check_descriptors(model: Embedder, batch: Batch) -> None:
     _require(shaped, "descriptors() must return (B, D) or (B, R, D) tensors")
 
 
-def _check_training(model: Embedder, batch: Batch, folder: Path) -> Path:
+def _check_training(model: Embedder, folder: Path) -> Path:
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     trainer = _trainer(folder)
-    trainer.fit(model, DataLoader([batch], batch_size=None))
+    trainer.fit(model, DataLoader([type(model).tiny_training_batch()], batch_size=None))
     changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
     _require(bool(changed), "one training step must change weights")
     bad = [name for name, value in model.named_parameters() if not value.isfinite().all()]

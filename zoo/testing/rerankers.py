@@ -57,7 +57,7 @@ def made_up(count: int, seed: int) -> Representation:
     corners = 100 * torch.rand(count, 3, 4, 2, generator=generator)
     return Representation(
         vector=noise(DIMENSION),
-        local_map=noise(DIMENSION, 2, 3),
+        local_map=noise(DIMENSION, 15, 15),
         regions=noise(3, DIMENSION),
         region_mask=torch.ones(count, 3, dtype=torch.bool),
         region_boxes=torch.cat([corners.amin(2), corners.amax(2)], dim=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
@@ -33,6 +34,7 @@ class CorrelationHead(nn.Module):
         super().__init__()
         if grid < _POOLED:
             raise ValueError(f"gallery_grid must be at least {_POOLED} cells, got {grid}")
+        self.query_grid, self.gallery_grid = math.isqrt(depth), grid
         wide, narrow = channels
         first = (_block(depth, wide), _block(wide, wide), _block(wide, wide))
         second = (_block(wide, narrow), _block(narrow, narrow))

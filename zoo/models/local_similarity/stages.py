@@ -31,8 +31,10 @@ def part(backbone: Backbone, name: str) -> tuple[nn.Sequential, nn.Sequential]:
     with torch.no_grad():
         maps = _sides(layers, images)
         expected = backbone.features(images)
-        if maps is None or not torch.allclose(maps[-1], expected, atol=1e-4, rtol=1e-3):
-            raise ValueError(f"backbone must be a sequence of layers to be parted into trunk and branches, {name} isn't")
+        if maps is None or backbone.channels_last or not torch.allclose(maps[-1], expected, atol=1e-4, rtol=1e-3):
+            raise ValueError(
+                f"backbone must be a sequence of layers to be parted into trunk and branches, {name} isn't"
+            )
     names = list(layers)
     sides = [_PROBE, *(each.shape[-1] for each in maps)]
     weighted = max(place for place, layer in enumerate(layers.values()) if any(True for _ in layer.parameters()))
