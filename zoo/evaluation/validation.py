@@ -41,11 +41,15 @@ class RankingValidation(lightning.Callback):
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keeps what `validation_step` returned."""
+        """Keeps what `validation_step` returned; nothing of a model that judges itself."""
+        if pl_module.judges_itself:
+            return
         self._collector.add(outputs["index"], {"vector": outputs["vector"].float()}, outputs["scores"])
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Gathers, ranks and logs; every rank arrives at the same numbers."""
+        if pl_module.judges_itself:
+            return
         collected = self._collector.gather(pl_module.device)
         for name, value in collected.scores.items():
             pl_module.log(f"val/{name}", value, prog_bar=name == "accuracy", sync_dist=True)

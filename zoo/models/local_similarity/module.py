@@ -36,6 +36,7 @@ class LocalSimilarity(Embedder):
 
     kinds: ClassVar[tuple[str, ...]] = ("vector", "local_map")
     monitor: ClassVar[str] = "val/map"
+    judges_itself: ClassVar[bool] = True
     on_reload: ClassVar[dict[str, Any]] = {"backbone_weights": None, "quantizer": None}
     apart_from_embedding: ClassVar[tuple[str, ...]] = (
         *("net.head.", "channels", "trained", "loss", "location_weight", "margin", "negatives", "shuffled_negatives"),

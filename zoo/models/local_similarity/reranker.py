@@ -88,8 +88,8 @@ class LocalSimilarityReranker(HitReranker):
     def _ready(self) -> PairScorer:
         if self._scorer is None:
             raise ValueError(
-                "reranker local_similarity has no head: set reranker.local_similarity.weights, or search an index that a "
-                "model=local_similarity made"
+                "reranker local_similarity has no head: set reranker.local_similarity.weights, or search what a "
+                "model=local_similarity has embedded"
             )
         return self._scorer
 
