@@ -53,10 +53,10 @@ class Embedder(_SelfDescribing):
     A subclass implements `embed` and, unless `trained` is False, the usual Lightning `training_step` and
     `configure_optimizers`; it is built from keyword arguments without defaults, which all stand in its YAML. `kinds`
     names the `Representation` fields it fills; `monitor` is the metric by which the best checkpoint is kept,
-    `monitor_mode` its sense; a model that `judges_itself` in validation logs that metric, others return vectors that are
-    ranked; `tiny` holds the overrides with which the contract test (`zoo.testing.check_model`) builds
-    it in seconds, `tiny_batch` makes the batch that it is tested on. `apart_from_embedding` holds the names of
-    parameters, and prefixes of weights, that `embed` doesn't depend on, and so the fingerprint doesn't.
+    `monitor_mode` its sense; a model that `judges_itself` in validation logs it, of others the vectors are ranked.
+    `tiny` holds the overrides with which the contract test (`zoo.testing.check_model`) builds it in seconds,
+    `tiny_batch` makes the batch that it is tested on. `apart_from_embedding` holds the names of parameters, and
+    prefixes of weights, that `embed` doesn't depend on, and so the fingerprint doesn't.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("vector",)
