@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEDULES = ("constant", "cosine")
+_RGB = 3
 _PAIRS = 128  # volumes that are compared at a time in validation
 
 
@@ -174,8 +175,9 @@ class LocalSimilarity(Embedder):
         return self.net.query_grid if role == "query" else self.net.gallery_grid
 
     def _maps(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Returns the local maps of galleries and queries; those that the batch brings ready-made stay as they are."""
         galleries, queries = (
-            self.net.local_map(self.net.shared(images), self._grid(role))
+            self.net.local_map(self.net.shared(images), self._grid(role)) if images.shape[1] == _RGB else images.float()
             for images, role in ((batch.galleries, "gallery"), (batch.queries, "query"))
         )
         if self._quantizer is None:

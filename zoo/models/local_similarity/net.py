@@ -65,10 +65,12 @@ class LocalSimilarityNet(nn.Module):
 
     def shared(self, images: Tensor) -> Tensor:
         """Returns the trunk's map (B, C', H, W) of `images` (B, 3, H', W') in [0, 1]."""
-        images = at_least(images, self.smallest)
-        normalised = (images - self.mean) / self.std
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "trunk" in self.parts):
-            return self.trunk(normalised.contiguous(memory_format=torch.channels_last))
+        normalised = (at_least(images, self.smallest) - self.mean) / self.std
+        normalised = normalised.contiguous(memory_format=torch.channels_last)
+        if "trunk" in self.parts:
+            return self.trunk(normalised)
+        with torch.no_grad():
+            return torch.cat([self.trunk(piece) for piece in pieces(normalised)])
 
     def local_map(self, shared: Tensor, grid: int) -> Tensor:
         """Returns (B, D, grid, grid), L2-normalised at each location, of the trunk's map.
