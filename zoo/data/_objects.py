@@ -1,0 +1,281 @@
+"""Where objects come from: instance masks, COCO annotations, drawn shapes, and tables of real pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zoo.data._coco_masks import check_segmentation, draw_segmentation
+from zoo.data._images import named_pictures
+from zoo.data._pairs_table import PairRow, read_pairs
+from zoo.data._pictures import read_picture
+from zoo.data._procedural import drawn_object
+from zoo.files import BadFile
+from zoo.truth.readers.streaming import iter_items
+
+IGNORED = 255  # value of a mask's pixels that belong to nobody knows what (VOC's borders)
+KEYS = {
+    "procedural": ("count",),
+    "coco": ("annotations", "images"),
+    "masks": ("images", "masks"),
+    "pairs": ("table", "root"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of `sources`: its kind, the weight with which pairs are drawn from it, a name, and its own keys."""
+
+    kind: str
+    weight: float
+    name: str
+    keys: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Masked:
+    """An object of a photo: `path` is the photo's file, `mask` gives its mask (L) for a size."""
+
+    source: str
+    name: str
+    image: str
+    split: str
+    path: Path
+    area: float
+    mask: Callable[[tuple[int, int]], Image.Image]
+
+    def layers(self) -> tuple[Image.Image, Image.Image]:
+        """Returns the photo and the object's mask; raises BadFile where they don't fit each other."""
+        picture = read_picture(self.path, upright=False)
+        try:
+            mask = self.mask(picture.size)
+        except ValueError as error:
+            raise BadFile(f"the mask of {self.name} doesn't fit {self.path} ({error})") from error
+        if mask.size != picture.pixels.size:
+            mask = mask.resize(picture.pixels.size, Image.Resampling.NEAREST)
+        if mask.getbbox() is None:
+            raise BadFile(f"the mask of {self.name} covers no pixel of {self.path}")
+        return picture.pixels, mask
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A procedural object: number `number` of a seed."""
+
+    source: str
+    name: str
+    image: str
+    split: str
+    seed: int
+    number: int
+
+    def layers(self) -> tuple[Image.Image, Image.Image]:
+        """Returns the object's pixels and its mask."""
+        return drawn_object(self.seed, self.number)
+
+
+@dataclass(frozen=True)
+class Photographed:
+    """An object of a table: real pairs that show it."""
+
+    source: str
+    name: str
+    image: str
+    split: str
+    root: Path
+    rows: tuple[PairRow, ...]
+
+
+Object = Masked | Drawn | Photographed
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which objects count: the least area in px, whether one per image, and the shares of val and test."""
+
+    min_area: float
+    one_per_image: bool
+    val_share: float
+    test_share: float
+
+    def split(self, image: str) -> str:
+        """Returns the split of an image, by a hash of its name alone: all its objects go there, whatever the source."""
+        digest = hashlib.blake2b(image.encode(), digest_size=8).digest()
+        place = int.from_bytes(digest, "little") / 2**64
+        return "test" if place < self.test_share else "val" if place < self.test_share + self.val_share else "train"
+
+
+def check_sources(sources: Sequence[Mapping[str, Any]]) -> list[Source]:
+    """Returns the entries of `sources`, each with a name of its own; raises ValueError for one that can't be used."""
+    if not isinstance(sources, (list, tuple)) or not sources:
+        raise ValueError(f"sources must be a list of at least one mapping, got {sources!r}")
+    found: list[Source] = []
+    for entry in sources:
+        if not isinstance(entry, Mapping) or entry.get("kind") not in KEYS:
+            raise ValueError(f"an entry of sources must have a kind, one of {', '.join(KEYS)}, got {entry!r}")
+        kind, weight = entry["kind"], entry.get("weight", 1)
+        keys = {key: value for key, value in entry.items() if key not in ("kind", "weight")}
+        if set(keys) != set(KEYS[kind]):
+            wanted = ", ".join(("kind", "weight", *KEYS[kind]))
+            raise ValueError(f"a source of kind {kind} must have the keys {wanted}, got {', '.join(entry)}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            raise ValueError(f"the weight of a source must be a number above 0, got {weight!r}")
+        again = sum(source.kind == kind for source in found)
+        found.append(Source(kind, float(weight), f"{kind}{again + 1}" if again else kind, keys))
+    return found
+
+
+def find_objects(source: Source, selection: Selection, seed: int) -> list[Object]:
+    """Returns the objects of a source, in an order that depends on its files alone.
+
+    `min_area` and `one_per_image` (the largest) hold for instance masks. Raises FileNotFoundError, BadFile, or
+    ValueError where nothing is left.
+    """
+    if source.kind == "procedural":
+        return _drawn(source, selection, seed)
+    if source.kind == "pairs":
+        return _photographed(source, selection)
+    found = _from_coco(source, selection) if source.kind == "coco" else _from_masks(source, selection)
+    large = [item for item in found if item.area >= selection.min_area]
+    if not large:
+        raise ValueError(f"source {source.name} must have an object of min_area {selection.min_area:g} px, got none")
+    if not selection.one_per_image:
+        return large
+    largest: dict[str, Masked] = {}
+    for item in large:
+        if item.image not in largest or item.area > largest[item.image].area:
+            largest[item.image] = item
+    return list(largest.values())
+
+
+@dataclass(frozen=True)
+class _Value:
+    """The pixels of one value in a file of instance masks."""
+
+    path: Path
+    value: int
+
+    def __call__(self, size: tuple[int, int]) -> Image.Image:
+        values = _instances(self.path)
+        if values.shape != size[::-1]:
+            raise ValueError(
+                f"mask {self.path} has {values.shape[1]} × {values.shape[0]} px, not {size[0]} × {size[1]}"
+            )
+        return Image.fromarray(((values == self.value) * 255).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class _Segmentation:
+    """The segmentation of a COCO annotation."""
+
+    segmentation: Any
+
+    def __call__(self, size: tuple[int, int]) -> Image.Image:
+        return draw_segmentation(self.segmentation, size)
+
+
+def _drawn(source: Source, selection: Selection, seed: int) -> list[Drawn]:
+    count = source.keys["count"]
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"count of a procedural source must be an integer of at least 1, got {count!r}")
+    names = [f"{source.name}-{number:06d}" for number in range(count)]
+    return [Drawn(source.name, name, name, selection.split(name), seed, number) for number, name in enumerate(names)]
+
+
+def _from_masks(source: Source, selection: Selection) -> list[Masked]:
+    folders = {key: [Path(source.keys[key]).expanduser()] for key in ("images", "masks")}
+    photos, masks = (named_pictures(f"{key} of source {source.name}", folders[key], "path") for key in folders)
+    found = []
+    for image in photos:
+        if image not in masks:
+            continue
+        areas = np.bincount(_instances(masks[image]).reshape(-1))
+        for value in areas.nonzero()[0].tolist():
+            if value not in (0, IGNORED):
+                name, split = _name(source, image, value), selection.split(image)
+                mask = _Value(masks[image], value)
+                found.append(Masked(source.name, name, image, split, photos[image], float(areas[value]), mask))
+    return found
+
+
+def _instances(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        if image.mode not in ("L", "P", "1", "I", "I;16"):
+            raise BadFile(f"mask {path} must hold one number a pixel, got a picture of mode {image.mode}")
+        return np.array(image).astype(np.int64)
+
+
+def _from_coco(source: Source, selection: Selection) -> list[Masked]:
+    path, root = (Path(source.keys[key]).expanduser() for key in ("annotations", "images"))
+    if not root.is_dir():
+        raise FileNotFoundError(f"images of source {source.name} must be a folder, got {root}, which isn't one")
+    try:
+        files = {item["id"]: str(item["file_name"]) for item in iter_items(path, "images")}
+    except (KeyError, TypeError) as error:
+        raise BadFile(f"{path}: an image must have id and file_name, it lacks {error}") from error
+    found = []
+    for number, item in enumerate(iter_items(path, "annotations")):
+        try:
+            if int(item.get("iscrowd", 0)):
+                continue
+            file, area = files[item["image_id"]], check_segmentation(item["segmentation"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadFile(f"{path}: annotation {number} can't be used ({error}): {str(item)[:60]}") from error
+        image = Path(file).with_suffix("").as_posix()
+        name, split = _name(source, image, item.get("id", number)), selection.split(image)
+        found.append(Masked(source.name, name, image, split, root / file, area, _Segmentation(item["segmentation"])))
+    return found
+
+
+def _photographed(source: Source, selection: Selection) -> list[Photographed]:
+    table, root = (Path(source.keys[key]).expanduser() for key in ("table", "root"))
+    rows = read_pairs(table)
+    for number, row in enumerate(rows, start=1):
+        for column, image in (("query_image", row.query), ("positive_image", row.positive)):
+            if not (root / image).is_file():
+                raise BadFile(f"table {table}, row {number}, column {column}: {root / image} doesn't exist")
+    groups = _connected([(row.query, row.positive, *([f"\0{row.label}"] if row.label else [])) for row in rows])
+    objects: dict[str, list[PairRow]] = {}
+    given: dict[str, set[str]] = {}
+    for row in rows:
+        objects.setdefault(row.label or groups[row.query], []).append(row)
+        given.setdefault(groups[row.query], set()).update({row.split} - {None})
+    found = []
+    for label, members in objects.items():
+        group = groups[members[0].query]
+        if len(given[group]) > 1:
+            splits = ", ".join(sorted(given[group]))
+            raise BadFile(
+                f"table {table}: pairs that share images or objects must be of one split, {label} has {splits}"
+            )
+        split = next(iter(given[group]), None) or selection.split(group)
+        found.append(Photographed(source.name, _name(source, label, None), group, split, root, tuple(members)))
+    return found
+
+
+def _connected(links: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Returns of every name the least name that a chain of links leads to."""
+    leader: dict[str, str] = {}
+
+    def first(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            leader[name] = leader[leader[name]]
+            name = leader[name]
+        return name
+
+    for names in links:
+        tops = sorted({first(name) for name in names}, key=lambda name: (name[0] == "\0", name))
+        for name in tops[1:]:
+            leader[name] = tops[0]
+    return {name: first(name) for name in leader}
+
+
+def _name(source: Source, image: str, instance: Any) -> str:
+    flat = image.replace("/", "-")
+    return f"{source.name}-{flat}" if instance is None else f"{source.name}-{flat}-{instance}"

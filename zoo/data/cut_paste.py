@@ -1,0 +1,222 @@
+"""Pairs made by cutting objects out of their photos and pasting them elsewhere.
+
+Chen et al. 2019, "Local similarity with spatial relations for object retrieval", section 3.4; beside them drawn
+objects, which need no download, and real pairs from a table.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from zoo.data._compose import Recipe, View
+from zoo.data._images import folders_of, named_pictures
+from zoo.data._loading import EpochSampler, SplitDataModule, check_flag, check_integer
+from zoo.data._objects import Object, Photographed, Selection, check_sources, find_objects
+from zoo.data._pair_sets import PairSet, Sides, TrainingPairs, Workshop
+from zoo.data._pairs_table import SPLITS
+from zoo.data._procedural import numbers
+
+log = logging.getLogger("zoo")
+
+PROCEDURAL = "procedural"
+
+
+class CutPaste(SplitDataModule):
+    """Pairs of views of objects, as `PairBatch`; splits train, val and test share no photo, object or background.
+
+    `sources` lists mappings with a `kind` (procedural, masks, coco or pairs), a `weight` (default 1), with which its
+    pairs are drawn for training, and the kind's own keys; instance masks below `min_area` px are left out, all but the
+    largest of a photo too with `one_per_image`. `backgrounds` is "procedural", a folder or a list of folders. A photo
+    belongs to test or val by a hash of its name, with probability `test_share` or `val_share`, else to train.
+
+    An object has `1 + copies` views: the photo itself, shrunk to `canvas` px, and copies on backgrounds, as `Recipe`
+    says of the other parameters; with `fresh` other ones in every epoch of training. A training epoch has
+    `pairs_per_epoch` pairs (None: one for each object), val and test have `pairs_per_object` of each. In a batch
+    galleries have one size, the mean of their own, at most `gallery_side` px a side, and so have queries with
+    `query_side`, up to which `enlarge_queries` enlarges them. `cache_mb` bounds the decoded pixels that each loader
+    process keeps. Raises ValueError for a value outside its range.
+    """
+
+    splits = SPLITS
+    gallery_split = "test"
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[Mapping[str, Any]],
+        min_area: float,
+        one_per_image: bool,
+        val_share: float,
+        test_share: float,
+        backgrounds: str | Sequence[str],
+        copies: int,
+        fresh: bool,
+        pairs_per_epoch: int | None,
+        pairs_per_object: int,
+        canvas: int,
+        rotation: float,
+        scale: Sequence[float],
+        enlargement: float,
+        jitter: float,
+        crop: Sequence[float],
+        border: Sequence[float],
+        visible: float,
+        gallery_side: int,
+        query_side: int,
+        enlarge_queries: bool,
+        cache_mb: int,
+        seed: int,
+        batch_size: int,
+        num_workers: int,
+    ) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers)
+        least = {"copies": 1, "pairs_per_object": 1, "canvas": 32, "gallery_side": 1, "query_side": 1}
+        for name, low in {**least, "cache_mb": 0, "seed": 0}.items():
+            check_integer(name, locals()[name], low)
+        if pairs_per_epoch is not None:
+            check_integer("pairs_per_epoch", pairs_per_epoch, 1)
+        for name, flag in (("one_per_image", one_per_image), ("fresh", fresh), ("enlarge_queries", enlarge_queries)):
+            check_flag(name, flag)
+        _check_shares(val_share, test_share)
+        self.sources = check_sources(sources)
+        self.recipe = _recipe(canvas, rotation, scale, enlargement, jitter, crop, border, visible)
+        self.seed, self.copies = seed, copies
+        self._selection = Selection(min_area, one_per_image, val_share, test_share)
+        self._backgrounds, self._cache = backgrounds, cache_mb * 2**20
+        self._fresh, self._pairs = fresh, (pairs_per_epoch, pairs_per_object)
+        self._sides = Sides(gallery_side, query_side, enlarge_queries)
+        self._objects: dict[str, list[Object]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Finds objects and backgrounds; raises FileNotFoundError, BadFile, or ValueError where there are none."""
+        if self._objects:
+            return
+        found = [item for source in self.sources for item in find_objects(source, self._selection, self.seed)]
+        self._workshop = Workshop(self.recipe, self._grounds(), self.copies, self.seed, self._cache)
+        # Mixed, so that a batch in order holds objects of all sources.
+        order = np.argsort([numbers(f"cut_paste order {item.name}", 1)[0] for item in found], kind="stable")
+        self._objects = {split: [found[k] for k in order if found[k].split == split] for split in SPLITS}
+
+    def train_dataloader(self) -> DataLoader:
+        """Returns the loader of training pairs: their order depends on seed and epoch alone."""
+        dataset = self.training_dataset("train")
+        rank, world = self._shard()
+        # In order: the plan of an epoch is shuffled already, with different objects beside one another.
+        sampler = EpochSampler(dataset, world, rank, shuffle=False, drop_last=True)
+        sampler.set_epoch(getattr(self.trainer, "current_epoch", 0))
+        return self._loader(dataset, sampler, self.batch_size)
+
+    def val_dataloader(self) -> DataLoader:
+        """Returns the loader of the val pairs, always the same; raises ValueError where a rank would stay without."""
+        world = self.trainer.world_size if self.trainer else 1
+        pairs = len(self.dataset("val"))
+        if pairs < world:
+            raise ValueError(f"split 'val' must have a pair for each of {world} processes, got {pairs}")
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Returns the loader of the test pairs."""
+        return self.loader("test")
+
+    def dataset(self, split: str) -> PairSet:
+        """Returns the fixed pairs of a split; raises ValueError for another name or an empty split."""
+        return PairSet(self._workshop, self._some(split), self._pairs[1], self._sides)
+
+    def training_dataset(self, split: str) -> TrainingPairs:
+        """Returns the pairs of a split as `EpochSampler` draws them; raises ValueError for an empty split."""
+        objects = self._some(split)
+        sources = []
+        for source in self.sources:
+            own = [k for k, item in enumerate(objects) if item.source == source.name]
+            if own:
+                sources.append((source.weight, np.array(own)))
+            else:
+                log.warning("sources: %s has no object in split %s", source.name, split)
+        shared = (self._workshop, objects, 1, self._sides)
+        return TrainingPairs(*shared, sources=sources, length=self._pairs[0] or len(objects), fresh=self._fresh)
+
+    def objects(self, split: str) -> list[Object]:
+        """Returns a split's objects; raises ValueError for another name, RuntimeError before `setup`."""
+        self.check_split(split)
+        if not self._objects:
+            raise RuntimeError(f"split {split!r} is not open: call setup() first")
+        return self._objects[split]
+
+    def view(self, item: Object, variant: int) -> View:
+        """Returns a view of an object as val and test show it: 0 the original, 1 … `copies` those on backgrounds."""
+        return self._workshop.view(item, variant)
+
+    def variants(self, item: Object) -> int:
+        """Returns how many views an object has; of real pairs two a pair, its query and its positive."""
+        return 2 * len(item.rows) if isinstance(item, Photographed) else 1 + self.copies
+
+    def size(self, split: str) -> int:
+        """Returns the number of views of a split."""
+        return sum(self.variants(item) for item in self.objects(split))
+
+    def ids(self, split: str) -> list[str]:
+        """Returns the names of a split's views in order, `OBJECT_VARIANT`."""
+        return [f"{item.name}_{variant}" for item in self.objects(split) for variant in range(self.variants(item))]
+
+    def picture(self, split: str, position: int) -> np.ndarray:
+        """Returns the whole picture of a view as (H, W, 3) uint8 RGB."""
+        for item in self.objects(split):
+            if position < self.variants(item):
+                return np.array(self.view(item, position).picture)
+            position -= self.variants(item)
+        raise IndexError(f"split {split!r} has {self.size(split)} views")
+
+    def _some(self, split: str) -> list[Object]:
+        if not self.objects(split):
+            raise ValueError(f"split '{split}' must have an object, got none: add sources or enlarge its share")
+        return self.objects(split)
+
+    def _grounds(self) -> dict[str, list] | None:
+        if self._backgrounds == PROCEDURAL:
+            return None
+        named = named_pictures("backgrounds", folders_of("backgrounds", self._backgrounds), "path")
+        grounds: dict[str, list] = {split: [] for split in SPLITS}
+        for name, path in named.items():
+            grounds[self._selection.split(name)].append(path)
+        for split, paths in grounds.items():
+            if not paths:
+                raise ValueError(f"backgrounds must have an image for split '{split}', got none of {len(named)}")
+        return grounds
+
+
+def _check_shares(val: float, test: float) -> None:
+    for name, share in (("val_share", val), ("test_share", test)):
+        if not isinstance(share, int | float) or not 0 <= share < 1:
+            raise ValueError(f"{name} must be a share in [0, 1), got {share!r}")
+    if val + test >= 1:
+        raise ValueError(f"val_share + test_share must leave something to train, got {val} + {test}")
+
+
+def _recipe(
+    canvas: int,
+    rotation: float,
+    scale: Sequence[float],
+    enlargement: float,
+    jitter: float,
+    crop: Sequence[float],
+    border: Sequence[float],
+    visible: float,
+) -> Recipe:
+    bounds = {"rotation": (rotation, 0, 180), "jitter": (jitter, 0, 0.9), "visible": (visible, 0.05, 1)}
+    bounds["enlargement"] = (enlargement, 0.1, 100)
+    for name, (value, low, high) in bounds.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"{name} must be a number in {low} … {high}, got {value!r}")
+    ranges = {"scale": (scale, 0.02, 1), "crop": (crop, 0.05, 1), "border": (border, 0, 16)}
+    for name, (ends, low, high) in ranges.items():
+        if not (isinstance(ends, list | tuple) and len(ends) == 2 and low <= ends[0] <= ends[1] <= high):
+            raise ValueError(f"{name} must be [least, most] in {low} … {high}, got {ends!r}")
+    return Recipe(canvas, rotation, tuple(scale), enlargement, jitter, tuple(crop), tuple(border), visible)
+
+
+export = CutPaste
