@@ -80,9 +80,9 @@ class PairBatch(_Transferable):
 
     `index (B,)` int64 is the position within the split. `queries (B, 3, H, W)` are cut to the object and
     `galleries (B, 3, H', W')` whole, float in [0, 1]; each of the two has one size in a batch. `boxes (B, 4)` float:
-    the object in the gallery image, px x0, y0, x1, y1 of `galleries`. In place of images both may hold local maps
-    (B, D, H, W) that were made before, the boxes being in cells of the gallery's. `objects (B,)` int64: pairs of the same number
-    show the same object, so that none is a negative for the other.
+    the object in the gallery image, px x0, y0, x1, y1 of `galleries`. `objects (B,)` int64: pairs of the same number
+    show the same object, so that none is a negative for the other. In place of images both may hold local maps
+    (B, D, H, W) that were made before, the boxes being in cells of the gallery's.
     """
 
     index: Tensor
