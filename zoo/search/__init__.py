@@ -7,6 +7,7 @@ from typing import Any
 
 _HOMES = {
     "Pipeline": "pipeline",
+    "ProductQuantizer": "quantizer",
     "augment_database": "expansion",
     "expand_query": "expansion",
     "find_object": "geometry",
