@@ -14,7 +14,7 @@ from zoo.models.local_similarity.head import CorrelationHead
 from zoo.models.local_similarity.losses import similarity
 from zoo.models.local_similarity.scoring import PairScorer
 from zoo.search._checks import check_counts
-from zoo.search.local_maps import correlations, whole_map
+from zoo.search.local_maps import correlations, local_map_of
 from zoo.search.reranking import HitReranker, cosines
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class LocalSimilarityReranker(HitReranker):
 
     def _query_map(self, query: Representation) -> Tensor:
         """Returns (D, Hq, Wq); an item of the index that is asked with has a finer map, which is pooled."""
-        own, grid = whole_map(query, self.renormalise)[0], self._ready().head.query_grid
+        own, grid = local_map_of(query, self.renormalise)[0], self._ready().head.query_grid
         if own.shape[1:] == (grid, grid):
             return own
         return F.normalize(F.adaptive_max_pool2d(own, grid), dim=0)
