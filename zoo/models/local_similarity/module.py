@@ -65,7 +65,7 @@ class LocalSimilarity(Embedder):
         self._schedule = schedule
         network = create_backbone(backbone, backbone_weights)
         self.net = LocalSimilarityNet(network, backbone, (gallery_grid, query_grid), channels, levels, trained)
-        self._quantizer = None if quantizer is None else _read_quantizer(quantizer, self.net.dimension)
+        self.quantizer = None if quantizer is None else _read_quantizer(quantizer, self.net.dimension)
         self._validated: list[tuple[Tensor, ...]] = []
 
     def embed(self, batch: Batch, role: Role = "gallery") -> Representation:
@@ -112,7 +112,7 @@ class LocalSimilarity(Embedder):
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Returns the loss of the positive pairs and the hardest negative ones."""
-        galleries, queries = self._maps(batch)
+        galleries, queries = self.maps_of(batch)
         positives = self.compare(galleries, queries)
         negatives = self.compare(*self._hardest(batch.objects, galleries, queries))
         targets = encode_boxes(batch.boxes, *batch.galleries.shape[2:])
@@ -129,7 +129,7 @@ class LocalSimilarity(Embedder):
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Keeps the maps of the batch."""
-        galleries, queries = self._maps(batch)
+        galleries, queries = self.maps_of(batch)
         targets = encode_boxes(batch.boxes, *batch.galleries.shape[2:])
         self._validated.append((galleries, queries, batch.objects, targets))
 
@@ -174,17 +174,17 @@ class LocalSimilarity(Embedder):
     def _grid(self, role: Role) -> int:
         return self.net.query_grid if role == "query" else self.net.gallery_grid
 
-    def _maps(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def maps_of(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Returns the local maps of galleries and queries; those that the batch brings ready-made stay as they are."""
         galleries, queries = (
             self.net.local_map(self.net.shared(images), self._grid(role)) if images.shape[1] == _RGB else images.float()
             for images, role in ((batch.galleries, "gallery"), (batch.queries, "query"))
         )
-        if self._quantizer is None:
+        if self.quantizer is None:
             return galleries, queries
         from zoo.search.local_maps import quantised
 
-        return quantised(galleries, self._quantizer), queries
+        return quantised(galleries, self.quantizer), queries
 
     def _hardest(self, objects: Tensor, galleries: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Returns gallery and query maps of the negative pairs to learn from, the most similar ones of the batch."""

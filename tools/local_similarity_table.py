@@ -1,0 +1,198 @@
+"""The tables of local similarity's card: what it is compared with, losses, codes, fine-tuning.
+
+    python tools/local_similarity_table.py --output tables.md
+    python tools/local_similarity_table.py --worlds synthetic --steps 200        a first look
+
+The model and the training pairs are those of experiment=local_similarity. Maps of the pairs are made once, so that a
+head takes minutes to train. Whatever is done is kept in --cache, and the command goes on there. Two worlds are judged
+by benchmark=shuffled: held-out cut-and-paste views, each object's crop asking for its other views; and the Oxford
+images of shared data, each asking for the others of its landmark among Caltech-101's photos. Both have three shuffled
+copies of every relevant image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from local_similarity_store import RECIPE, Maps, Store, say, train
+from torch import Tensor
+
+import zoo
+from zoo.checkpoints import weights_hash
+from zoo.evaluation.judge import Lists
+from zoo.evaluation.permutation import paired_permutation_test
+from zoo.evaluation.record import environment
+from zoo.evaluation.tables import Table, mean_and_interval
+from zoo.files import replacing
+from zoo.models.local_similarity.losses import similarity
+from zoo.search.local_maps import correlations, encoded
+from zoo.types import Representation
+
+WORLDS = ("synthetic", "oxford")
+COLUMNS = ("clean/map", "shuffled/map", "gap/map")
+WEIGHT = 0.9  # of the local similarity in the fused one (paper)
+PARTS = (32, 64, 128)
+
+
+class Head(NamedTuple):
+    """A head of the tables: what differs from the recipe's model, the head that it starts with, the codes' parts."""
+
+    changed: dict[str, Any]
+    start: str | None = None
+    parts: int | None = None
+    seed: int = 0
+
+
+HEADS = {
+    "cls+loc": Head({}),
+    "cls": Head({"loss": "cls"}),
+    "triplet": Head({"loss": "triplet"}),
+    "cls+loc, seed 1": Head({}, seed=1),
+    "cls+loc, 4 shuffled negatives": Head({"shuffled_negatives": 4}),
+    **{f"M = {parts}, fine-tuned": Head({}, "cls+loc", parts) for parts in PARTS},
+}
+ROWS = {  # codes' parts, None for the maps as they are → heads that are judged on them
+    None: ("cls+loc", "cls", "triplet", "cls+loc, seed 1", "cls+loc, 4 shuffled negatives"),
+    **{parts: ("cls+loc", f"M = {parts}, fine-tuned") for parts in PARTS},
+}
+
+
+class Study:
+    """Trains heads and judges them, keeping both."""
+
+    def __init__(self, store: Store, options: argparse.Namespace) -> None:
+        self.store, self.options = store, options
+        self.pairs = store.pairs(options.pairs)
+        self.file = store.folder / "results.json"
+        self.known = json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def model(self, name: str) -> Any:
+        """Returns the model with the head of a name."""
+        head = HEADS[name]
+        steps = self.options.steps if head.start is None else self.options.tuning_steps
+        about = json.dumps([name, head, steps, self.options.pairs, self.store.model.registered["parameters"]])
+        return self.store.head(name.replace(" ", "_"), lambda: self._trained(name, head, steps), about)
+
+    def _trained(self, name: str, head: Head, steps: int) -> Any:
+        say(f"training {name}")
+        torch.manual_seed(head.seed)
+        model = zoo.create_model(RECIPE, **{**self.store.model.registered["parameters"], **head.changed})
+        if head.start is not None:
+            model.net.head.load_state_dict(self.model(head.start).net.head.state_dict())
+        if head.parts is not None:
+            model.quantizer = self.store.quantizer(head.parts, self.pairs)
+        return train(model, self.pairs, steps, head.seed)
+
+    def cells(self, world: str) -> dict[str, dict[str, Any]]:
+        """Returns row → cells of a world, as results.json keeps them."""
+        maps, benchmark = self.store.maps(world)
+        cells: dict[str, dict[str, Any]] = {}
+        for parts, names in ROWS.items():
+            heads = {name: self.model(name) for name in names if name in self.options.heads}
+            key = json.dumps([world, parts, {name: weights_hash(each.net.head) for name, each in heads.items()}])
+            if key not in self.known:
+                self.known[key] = self._judged(maps, benchmark, heads, parts)
+                with replacing(self.file) as path:
+                    path.write(json.dumps(self.known).encode())
+            cells |= self.known[key]
+        return cells
+
+    def _judged(self, maps: Maps, benchmark: Any, heads: dict[str, Any], parts: int | None) -> dict[str, Any]:
+        gallery, started = maps.gallery, time.process_time()
+        if parts is not None:
+            quantizer = self.store.quantizer(parts, self.pairs)
+            codes = torch.cat([encoded(part.float(), quantizer) for part in gallery.local_map.split(64)])
+            gallery = replace(gallery, local_map=None, local_codes=codes, quantizer=quantizer)
+        scores = compared(maps.queries, gallery, heads)
+        suffix = "" if parts is None else f", M = {parts}"
+        say(f"judged{suffix} in {time.process_time() - started:.0f} s of processor time")
+        rows = torch.arange(len(maps.queries))
+        return {
+            f"{name}{suffix}": {
+                label: {"mean": cell.mean, "half_width": cell.half_width, "per_query": list(cell.per_query)}
+                for label, cell in benchmark.cells([Lists(rows, values)], torch.device("cpu")).items()
+            }
+            for name, values in scores.items()
+        }
+
+
+@torch.no_grad()
+def compared(queries: Representation, gallery: Representation, heads: dict[str, Any]) -> dict[str, Tensor]:
+    """Returns row → scores (Q, N): R-MAC, R-Match, and each head's, alone and fused with R-MAC."""
+    vectors = (queries.vector @ gallery.vector.T).double()
+    rows: dict[str, list[Tensor]] = {name: [] for name in ("R-Match", *heads)}
+    for number, query in enumerate(queries.local_map.float()):
+        parts: dict[str, list[Tensor]] = {name: [] for name in rows}
+        for _, volumes in correlations(query, gallery):
+            parts["R-Match"].append(volumes.flatten(2).amax(2).mean(1).double())
+            for name, model in heads.items():
+                parts[name].append(similarity(model.net.head(volumes).logits.double()))
+        for name, part in parts.items():
+            rows[name].append(torch.cat(part))
+        if number % 20 == 0:
+            say(f"  query {number} of {len(queries)}")
+    scores = {"R-MAC": vectors, **{name: torch.stack(each) for name, each in rows.items()}}
+    fused = {f"{name} + R-MAC": (1 - WEIGHT) * vectors + WEIGHT * scores[name] for name in heads}
+    return scores | fused
+
+
+def table_of(cells: dict[str, dict[str, dict[str, Any]]], names: Sequence[str]) -> Table:
+    """Returns a table of rows, three columns for each world."""
+    headers = ["similarity", *(f"{world}: {label.split('/')[0]}" for world in cells for label in COLUMNS)]
+    lines = [
+        [name, *(mean_and_interval(each["mean"], each["half_width"]) for each in _values(cells, name))]
+        for name in names
+    ]
+    title = "Mean average precision ± 95 % interval over queries; gap: what shuffled copies cost"
+    return Table(title, headers, lines, names=1, notes=list(_comparisons(cells)))
+
+
+def _values(cells: dict[str, dict[str, dict[str, Any]]], name: str) -> list[dict[str, Any]]:
+    return [of_world[name][label] for of_world in cells.values() for label in COLUMNS]
+
+
+def _comparisons(cells: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
+    """Yields a sentence for each world, baseline and setting: what local similarity gains, query by query."""
+    for world, rows in cells.items():
+        for own in ("cls+loc", "cls+loc + R-MAC"):
+            for other in ("R-MAC", "R-Match"):
+                for label in COLUMNS[:2]:
+                    gains = np.subtract(*(np.array(rows[name][label]["per_query"]) for name in (own, other)))
+                    p = paired_permutation_test(gains[:, None])[0]
+                    yield f"{world}, {label}: {own} against {other} {np.nanmean(gains):+.3f}, p = {p:.4f} (paired)."
+
+
+def main() -> None:
+    """Runs the command."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("--output", type=Path, help="Markdown file; standard output if left out")
+    parser.add_argument("--cache", type=Path, default=Path("outputs/local_similarity_table"))
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
+    parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
+    parser.add_argument("--pairs", type=int, default=3200, help="training pairs (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1600, help="of 8 pairs (%(default)s)")
+    parser.add_argument("--tuning-steps", type=int, default=400, help="of fine-tuning on codes (%(default)s)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    study = Study(Store(options.cache), options)
+    cells = {world: study.cells(world) for world in options.worlds}
+    table = table_of(cells, list(next(iter(cells.values()))))
+    about = environment()
+    made = f"Made by `python {' '.join(about['command'])}` at commit {about['commit']}, {about['date']}.\n"
+    if options.output is None:
+        print(table.markdown() + made)
+    else:
+        options.output.write_text(table.markdown() + made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
