@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.data._coco_masks import check_segmentation, draw_segmentation
+from zoo.data._coco_masks import check_segmentation, compact, draw_segmentation
 from zoo.data._images import named_pictures
 from zoo.data._pairs_table import PairRow, read_pairs
 from zoo.data._pictures import read_picture
@@ -49,6 +49,11 @@ class Masked:
     path: Path
     area: float
     mask: Callable[[tuple[int, int]], Image.Image]
+
+    @property
+    def photo(self) -> str:
+        """Returns a name for the photo, which its objects share."""
+        return f"{self.source}-{_flat(self.image)}"
 
     def layers(self) -> tuple[Image.Image, Image.Image]:
         """Returns the photo and the object's mask; raises BadFile where they don't fit each other."""
@@ -141,17 +146,16 @@ def find_objects(source: Source, selection: Selection, seed: int) -> list[Object
         return _drawn(source, selection, seed)
     if source.kind == "pairs":
         return _photographed(source, selection)
-    found = _from_coco(source, selection) if source.kind == "coco" else _from_masks(source, selection)
-    large = [item for item in found if item.area >= selection.min_area]
-    if not large:
-        raise ValueError(f"source {source.name} must have an object of min_area {selection.min_area:g} px, got none")
-    if not selection.one_per_image:
-        return large
-    largest: dict[str, Masked] = {}
-    for item in large:
-        if item.image not in largest or item.area > largest[item.image].area:
-            largest[item.image] = item
-    return list(largest.values())
+    seen, kept = 0, {}
+    for item in (_from_coco if source.kind == "coco" else _from_masks)(source, selection):
+        seen += 1
+        key = item.image if selection.one_per_image else item.name
+        if item.area >= selection.min_area and (key not in kept or item.area > kept[key].area):
+            kept[key] = item
+    if not kept:
+        rule = f"must have an object of min_area {selection.min_area:g} px"
+        raise ValueError(f"source {source.name} {rule}, got {seen} objects, all smaller")
+    return list(kept.values())
 
 
 @dataclass(frozen=True)
@@ -188,49 +192,58 @@ def _drawn(source: Source, selection: Selection, seed: int) -> list[Drawn]:
     return [Drawn(source.name, name, name, selection.split(name), seed, number) for number, name in enumerate(names)]
 
 
-def _from_masks(source: Source, selection: Selection) -> list[Masked]:
+def _from_masks(source: Source, selection: Selection) -> Iterator[Masked]:
     folders = {key: [Path(source.keys[key]).expanduser()] for key in ("images", "masks")}
     photos, masks = (named_pictures(f"{key} of source {source.name}", folders[key], "path") for key in folders)
-    found = []
     for image in photos:
         if image not in masks:
-            continue
+            continue  # only some of a set's photos are segmented
         areas = np.bincount(_instances(masks[image]).reshape(-1))
         for value in areas.nonzero()[0].tolist():
             if value not in (0, IGNORED):
                 name, split = _name(source, image, value), selection.split(image)
                 mask = _Value(masks[image], value)
-                found.append(Masked(source.name, name, image, split, photos[image], float(areas[value]), mask))
-    return found
+                yield Masked(source.name, name, image, split, photos[image], float(areas[value]), mask)
 
 
 def _instances(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        if image.mode not in ("L", "P", "1", "I", "I;16"):
-            raise BadFile(f"mask {path} must hold one number a pixel, got a picture of mode {image.mode}")
-        return np.array(image).astype(np.int64)
-
-
-def _from_coco(source: Source, selection: Selection) -> list[Masked]:
-    path, root = (Path(source.keys[key]).expanduser() for key in ("annotations", "images"))
-    if not root.is_dir():
-        raise FileNotFoundError(f"images of source {source.name} must be a folder, got {root}, which isn't one")
     try:
-        files = {item["id"]: str(item["file_name"]) for item in iter_items(path, "images")}
-    except (KeyError, TypeError) as error:
-        raise BadFile(f"{path}: an image must have id and file_name, it lacks {error}") from error
-    found = []
+        with Image.open(path) as image:
+            mode, values = image.mode, np.array(image).astype(np.int64)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadFile(f"mask {path} can't be read ({error})") from error
+    if values.ndim != 2 or not 0 <= values.min() <= values.max() < 2**16:
+        raise BadFile(f"mask {path} must hold one number a pixel, 0 … 65,535, got a picture of mode {mode}")
+    return values
+
+
+def _from_coco(source: Source, selection: Selection) -> Iterator[Masked]:
+    path, root = (Path(source.keys[key]).expanduser() for key in ("annotations", "images"))
+    if not path.is_file():
+        raise FileNotFoundError(f"annotations of source {source.name} must be a file, got {path}, which isn't one")
+    files = _coco_files(path)
     for number, item in enumerate(iter_items(path, "annotations")):
         try:
             if int(item.get("iscrowd", 0)):
                 continue
-            file, area = files[item["image_id"]], check_segmentation(item["segmentation"])
+            image, area = files[item["image_id"]], check_segmentation(item["segmentation"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BadFile(f"{path}: annotation {number} can't be used ({error}): {str(item)[:60]}") from error
-        image = Path(file).with_suffix("").as_posix()
-        name, split = _name(source, image, item.get("id", number)), selection.split(image)
-        found.append(Masked(source.name, name, image, split, root / file, area, _Segmentation(item["segmentation"])))
-    return found
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"can't be used ({error})"
+            raise BadFile(f"{path}: annotation {item.get('id', number)} {what}: {str(item)[:60]}") from error
+        if not (root / image).is_file():
+            raise BadFile(f"{path}: image {image} isn't in {root}")
+        plain = Path(image).with_suffix("").as_posix()
+        mask = _Segmentation(compact(item["segmentation"]))
+        name, split = _name(source, plain, item.get("id", number)), selection.split(plain)
+        yield Masked(source.name, name, plain, split, root / image, area, mask)
+
+
+def _coco_files(path: Path) -> dict[Any, str]:
+    """Returns the file name of every image id."""
+    try:
+        return {item["id"]: str(item["file_name"]) for item in iter_items(path, "images")}
+    except (KeyError, TypeError) as error:
+        raise BadFile(f"{path}: an image must have id and file_name, got one without ({error})") from error
 
 
 def _photographed(source: Source, selection: Selection) -> list[Photographed]:
@@ -254,7 +267,7 @@ def _photographed(source: Source, selection: Selection) -> list[Photographed]:
             raise BadFile(
                 f"table {table}: pairs that share images or objects must be of one split, {label} has {splits}"
             )
-        split = next(iter(given[group]), None) or selection.split(group)
+        split = next(iter(given[group]), None) or selection.split(Path(group).with_suffix("").as_posix())
         found.append(Photographed(source.name, _name(source, label, None), group, split, root, tuple(members)))
     return found
 
@@ -277,5 +290,8 @@ def _connected(links: Sequence[Sequence[str]]) -> dict[str, str]:
 
 
 def _name(source: Source, image: str, instance: Any) -> str:
-    flat = image.replace("/", "-")
-    return f"{source.name}-{flat}" if instance is None else f"{source.name}-{flat}-{instance}"
+    return f"{source.name}-{_flat(image)}" if instance is None else f"{source.name}-{_flat(image)}-{instance}"
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "-")

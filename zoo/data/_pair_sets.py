@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from zoo.data._compose import DRAWS, SOLID, CutOut, Recipe, View, cut_out, extent, paste
-from zoo.data._objects import Object, Photographed
+from zoo.data._objects import Masked, Object, Photographed
 from zoo.data._pictures import read_picture, rectangle, resized, stacked
 from zoo.data._procedural import drawn_ground, numbers
 from zoo.types import PairBatch
@@ -71,7 +71,7 @@ class Workshop:
         """Returns a view; raises BadFile where a file can't be used."""
         if isinstance(item, Photographed):
             return self._photographed(item, variant)
-        if variant == 0 and hasattr(item, "path"):
+        if variant == 0 and isinstance(item, Masked):
             return self._cache.get((item.name, 0), lambda: self._original(item))
         recipe = self.recipe if variant else self.recipe.plain()
         stream = f"cut_paste {self.seed} {item.split} {item.name} {variant} {moment if variant else ''}"
@@ -85,7 +85,7 @@ class Workshop:
         picture = read_picture(item.root / image, upright=True).pixels
         return View(picture, rectangle(box or (0, 0, *picture.size), picture.size, item.root / image))
 
-    def _original(self, item: Object) -> tuple[View, int]:
+    def _original(self, item: Masked) -> tuple[View, int]:
         picture, mask = item.layers()
         share = self.recipe.canvas / max(picture.size)
         if share < 1:

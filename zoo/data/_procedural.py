@@ -29,7 +29,7 @@ def drawn_object(seed: int, number: int) -> tuple[Image.Image, Image.Image]:
     draws = numbers(f"cut_paste object {seed} {number}", 64)
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32) / (SIDE / 2) - 1 + 1 / SIDE
     count = _PARTS[0] + int(draws[0] * (_PARTS[1] - _PARTS[0] + 1))
-    centres = draws[1 : 1 + 2 * count].reshape(count, 2) * 1.5 - 0.75
+    centres = draws[1 : 1 + 2 * count].reshape(count, 2).astype(np.float32) * 1.5 - 0.75
     away = np.stack([(x - cx) ** 2 + (y - cy) ** 2 for cx, cy in centres])
     part = away.argmin(axis=0)
     pixels = np.empty((SIDE, SIDE, 3), np.float32)
@@ -45,13 +45,14 @@ def drawn_object(seed: int, number: int) -> tuple[Image.Image, Image.Image]:
 def drawn_ground(stream: str, size: tuple[int, int]) -> Image.Image:
     """Returns a ground of (width, height) px: clouds of colour, shapes of one colour on them, and grain."""
     draws = numbers(f"{stream} ground", 200)
-    base = tuple(int(v * 255) for v in draws[:3])
-    ground = Image.new("RGB", size, base)
+    half = [max(1, side // 2) for side in size]  # clouds are smooth: at half the size they take a quarter of the time
+    ground = Image.new("RGB", half, tuple(int(value * 255) for value in draws[:3]))
     for octave, (cells, strength) in enumerate(_OCTAVES):
         columns, rows = (max(2, round(cells * side / max(size))) for side in size)
         cloud = (numbers(f"{stream} cloud {octave}", rows * columns * 3) * 255).astype(np.uint8)
-        cloud = Image.fromarray(cloud.reshape(rows, columns, 3)).resize(size, Image.Resampling.BICUBIC)
+        cloud = Image.fromarray(cloud.reshape(rows, columns, 3)).resize(half, Image.Resampling.BICUBIC)
         ground = Image.blend(ground, cloud, strength)
+    ground = ground.resize(size, Image.Resampling.BILINEAR)
     pen = ImageDraw.Draw(ground)
     for shape in draws[3 : 3 + int(draws[199] * (_CLUTTER + 1)) * 16].reshape(-1, 16):
         _clutter(pen, shape, size)
@@ -62,11 +63,11 @@ def drawn_ground(stream: str, size: tuple[int, int]) -> Image.Image:
 
 def _texture(seed: int, texture: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns the (N, 3) colours of a texture at points of [-1, 1]²: stripes, checks, dots or rings of two shades."""
-    draws = numbers(f"cut_paste texture {seed} {texture}", 12)
+    draws = numbers(f"cut_paste texture {seed} {texture}", 12).astype(np.float32)
     shades = draws[:6].reshape(_SHADES, 3) * 255
-    turn, period = draws[6] * np.pi, 0.1 + 0.22 * draws[7]
-    u = (np.cos(turn) * x + np.sin(turn) * y) / period * 2 * np.pi
-    v = (np.cos(turn) * y - np.sin(turn) * x) / period * 2 * np.pi
+    turn, period = draws[6] * np.float32(np.pi), 0.1 + 0.22 * draws[7]
+    u = (np.cos(turn) * x + np.sin(turn) * y) * (np.float32(2 * np.pi) / period)
+    v = (np.cos(turn) * y - np.sin(turn) * x) * (np.float32(2 * np.pi) / period)
     kind = int(draws[8] * 5)
     if kind == 0:
         wave = np.sin(u)

@@ -7,6 +7,7 @@ objects, which need no download, and real pairs from a table.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from zoo.data._compose import Recipe, View
 from zoo.data._images import folders_of, named_pictures
 from zoo.data._loading import EpochSampler, SplitDataModule, check_flag, check_integer
-from zoo.data._objects import Object, Photographed, Selection, check_sources, find_objects
+from zoo.data._objects import Masked, Object, Photographed, Selection, check_sources, find_objects
 from zoo.data._pair_sets import PairSet, Sides, TrainingPairs, Workshop
 from zoo.data._pairs_table import SPLITS
 from zoo.data._procedural import numbers
@@ -98,6 +99,7 @@ class CutPaste(SplitDataModule):
             return
         found = [item for source in self.sources for item in find_objects(source, self._selection, self.seed)]
         self._workshop = Workshop(self.recipe, self._grounds(), self.copies, self.seed, self._cache)
+        _check_names([item.name for item in found])
         # Mixed, so that a batch in order holds objects of all sources.
         order = np.argsort([numbers(f"cut_paste order {item.name}", 1)[0] for item in found], kind="stable")
         self._objects = {split: [found[k] for k in order if found[k].split == split] for split in SPLITS}
@@ -147,29 +149,41 @@ class CutPaste(SplitDataModule):
             raise RuntimeError(f"split {split!r} is not open: call setup() first")
         return self._objects[split]
 
+    def views(self, split: str) -> dict[str, tuple[Object, int]]:
+        """Returns the pictures of a split by name: an object that it shows, and which of its views it is.
+
+        Copies are called `OBJECT_VARIANT`; the original is the photo, which its objects share, `SOURCE-PHOTO_0`.
+        """
+        found: dict[str, tuple[Object, int]] = {}
+        for item in self.objects(split):
+            for variant in range(self.variants(item)):
+                found.setdefault(self.view_name(item, variant), (item, variant))
+        return found
+
     def view(self, item: Object, variant: int) -> View:
         """Returns a view of an object as val and test show it: 0 the original, 1 … `copies` those on backgrounds."""
         return self._workshop.view(item, variant)
+
+    def view_name(self, item: Object, variant: int) -> str:
+        """Returns what the picture of a view is called."""
+        shared = isinstance(item, Masked) and variant == 0
+        return f"{item.photo if shared else item.name}_{variant}"
 
     def variants(self, item: Object) -> int:
         """Returns how many views an object has; of real pairs two a pair, its query and its positive."""
         return 2 * len(item.rows) if isinstance(item, Photographed) else 1 + self.copies
 
     def size(self, split: str) -> int:
-        """Returns the number of views of a split."""
-        return sum(self.variants(item) for item in self.objects(split))
+        """Returns the number of pictures of a split."""
+        return len(self.views(split))
 
     def ids(self, split: str) -> list[str]:
-        """Returns the names of a split's views in order, `OBJECT_VARIANT`."""
-        return [f"{item.name}_{variant}" for item in self.objects(split) for variant in range(self.variants(item))]
+        """Returns the names of a split's pictures in order."""
+        return list(self.views(split))
 
     def picture(self, split: str, position: int) -> np.ndarray:
-        """Returns the whole picture of a view as (H, W, 3) uint8 RGB."""
-        for item in self.objects(split):
-            if position < self.variants(item):
-                return np.array(self.view(item, position).picture)
-            position -= self.variants(item)
-        raise IndexError(f"split {split!r} has {self.size(split)} views")
+        """Returns a whole picture as (H, W, 3) uint8 RGB."""
+        return np.array(self.view(*list(self.views(split).values())[position]).picture)
 
     def _some(self, split: str) -> list[Object]:
         if not self.objects(split):
@@ -187,6 +201,12 @@ class CutPaste(SplitDataModule):
             if not paths:
                 raise ValueError(f"backgrounds must have an image for split '{split}', got none of {len(named)}")
         return grounds
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"sources must name every object differently, got {twice[0]} twice: rename its photo")
 
 
 def _check_shares(val: float, test: float) -> None:
