@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shlex
 import shutil
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from zoo.search.index import Index
 
 log = logging.getLogger("zoo")
+
+_SEED = 0  # of the images that an index learns from
 
 
 def main() -> None:
@@ -134,7 +137,9 @@ def _fill(
     counts = {"added": 0, "replaced": 0, "kept": 0, **({"removed": len(gone)} if gone else {})}
     if built.immediate and not before:  # a killed build must find the collection again
         built.save(folder, {**features.about, "features": state})
-    for ids in in_blocks(features.ids, block, "indexing"):
+    _train(built, features)
+    pending = 0
+    for ids in in_blocks(features.ids, min(block, built.largest_block or block), "indexing"):
         held = built.known(ids)
         known = set(held)
         added = [id_ for id_ in ids if id_ not in known]
@@ -145,14 +150,23 @@ def _fill(
         counts["added"] += len(added)
         counts["replaced"] += len(replaced)
         counts["kept"] += len(held) - len(replaced)
-        # An index that learns from its first items can't be written before it has them.
-        if (added or replaced) and len(built) >= getattr(built, "train_size", 0):
+        pending += len(added) + len(replaced)
+        if pending >= block and built.ready:
             built.save(folder, {**features.about, "features": state})
+            pending = 0
     if gone:  # last, with the commit that completes the rest
         built.remove(gone)
     if gone or counts["added"] or counts["replaced"] or before.get("state") != "complete":
         built.save(folder, {**features.about, "features": {**state, "state": "complete"}})
     return counts
+
+
+def _train(built: Index, features: Features) -> None:
+    """Lets a new index learn from images drawn from all of the features, where it wants to."""
+    wanted = 0 if len(built) or not len(features) else min(built.sample_size(features.rows([0])), len(features))
+    if wanted:
+        log.info("the index learns from %s of %s images", f"{wanted:,}", f"{len(features):,}")
+        built.train(features.rows(sorted(random.Random(_SEED).sample(range(len(features)), wanted))))
 
 
 def _stamp(path: Path) -> str | None:
@@ -189,8 +203,10 @@ def _print(built: Index, folder: Path, counts: dict[str, int], seconds: float) -
 
     row = {"items": f"{len(built):,}", **{what: f"{count:,}" for what, count in counts.items()}}
     if len(built):
-        items = getattr(built.get(built.ids[:1]), built.needs[0])
-        row["dimension"] = str(items.shape[-1])
+        items = built.get(built.ids[:1])
+        row["dimension"] = str(getattr(items, built.needs[0]).shape[-1])
+        if items.local_codes is not None:
+            row["local map"] = f"{' × '.join(map(str, items.local_codes.shape[1:]))} B"
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != MODEL]
     row |= {
         "kind": built.registered["name"],

@@ -60,7 +60,7 @@ def _check_stages(rerankers: list[Any], index: Any, extra: Any, cfg: DictConfig)
 
     if not len(index):
         return
-    held = {*index.get(index.ids[:1]).filled(), *(extra.kinds if extra is not None else ())}
+    held = {*index.get(index.ids[:1]).held(), *(extra.kinds if extra is not None else ())}
     for stage in rerankers:
         missing = [field for field in stage.needs if field not in held]
         if missing:

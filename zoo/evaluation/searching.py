@@ -112,8 +112,10 @@ class Searching:
         index = self.make_index()
         index.add(ids, gallery)
         pipeline = Pipeline(index, list(self.stages.values()), self.shortlist)
-        further = bool(set(gallery.filled()) - set(self._index_needs))
-        extra = _Gathered(ids, tuple(gallery.filled()), gallery) if further else None
+        # What the index holds is read from there, as it keeps it: an item's codes, not its map.
+        beside = {name: tensor for name, tensor in gallery.filled().items() if name not in self._index_needs}
+        further = bool(beside)
+        extra = _Gathered(ids, tuple(beside), Representation(**beside)) if further else None
         for part in rows.split(_QUERIES_AT_ONCE) if len(rows) else ():
             asked = queries.rows(part)
             exclude = [position if position >= 0 else None for position in own[part].tolist()]

@@ -29,6 +29,10 @@ def joined(parts: Sequence[Representation]) -> Representation:
     for part in parts:
         if list(part.filled()) != names:
             raise ValueError(f"the images have different fields: {names} and {list(part.filled())}")
+        if part.quantizer != parts[0].quantizer:
+            raise ValueError(
+                f"the images have codes of different quantizers: {parts[0].quantizer} and {part.quantizer}"
+            )
     columns = {name: [getattr(part, name) for part in parts] for name in names}
     return replace(parts[0], **{name: torch.cat(_equal(name, tensors)) for name, tensors in columns.items()})
 

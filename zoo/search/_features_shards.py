@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from zoo.files import BadFile, replacing
 from zoo.search._features_join import joined
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from torch import Tensor
 
 _STALE = 3600  # s after which a temporary file is what a kill left
 
@@ -49,7 +52,7 @@ class ShardWriter:
         if not self._batches:
             return
         ids, items, payloads = zip(*self._batches, strict=True)
-        tensors = {name: value.contiguous() for name, value in joined(items).filled().items()}
+        tensors = {name: _stored(name, value).contiguous() for name, value in joined(items).filled().items()}
         said = {"ids": json.dumps(list(chain(*ids))), "payloads": json.dumps(list(chain(*payloads)))}
         with replacing(self.folder / f"{self._stem}-{self._written:06d}.safetensors") as file:
             file.write(save(tensors, metadata=said))
@@ -87,11 +90,9 @@ class Shards:
 
     def read(self, number: int, rows: np.ndarray, fingerprint: str | None) -> Representation:
         """Returns rows of a shard; only these are read from the disk."""
-        import torch
-
         index = torch.from_numpy(np.ascontiguousarray(rows))
         with self._opened(number) as file:
-            tensors = {name: file.get_tensor(name)[index] for name in file.keys()}  # noqa: SIM118
+            tensors = {name: _given(name, file.get_tensor(name)[index]) for name in file.keys()}  # noqa: SIM118
         return Representation(**tensors, fingerprint=fingerprint)
 
     def drop(self, ids: Collection[str], size: int) -> None:
@@ -134,6 +135,17 @@ class Shards:
             return safe_open(path, framework="pt")
         except (OSError, SafetensorError) as error:
             raise BadFile(f"shard {path} is damaged ({error}): remove it and run zoo embed again") from error
+
+
+def _stored(name: str, value: Tensor) -> Tensor:
+    """Returns a local map, which takes a megabyte and more, in half precision, where its numbers fit into that."""
+    if name != "local_map" or not len(value) or value.abs().max() > torch.finfo(torch.half).max:
+        return value
+    return value.half()
+
+
+def _given(name: str, value: Tensor) -> Tensor:
+    return value.float() if name == "local_map" else value
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

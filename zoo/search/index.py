@@ -20,7 +20,8 @@ class Index:
 
     An index is built from keyword arguments without defaults, which all stand in its YAML; `needs` names the fields of
     a `Representation` that it stores; `tiny` holds the overrides with which `zoo.testing.check_index` builds it.
-    `immediate` says that what is added is kept at once, without `save`.
+    `immediate` says that what is added is kept at once, without `save`; `largest_block` how many items should be added
+    at a time, None for any number, where they are large.
     `fingerprint` is that of the model whose descriptors it holds, taken from the first `add`: items and queries of
     another model are refused, since they would give wrong answers without a word. An index without one (descriptors of
     unknown origin) takes anything of the right dimension. `about` is what `save` was told (model file, preprocessing).
@@ -30,9 +31,25 @@ class Index:
     needs: ClassVar[tuple[str, ...]] = ("vector",)
     tiny: ClassVar[Mapping[str, Any]] = {}
     immediate: ClassVar[bool] = False
+    largest_block: ClassVar[int | None] = None
     registered: dict[str, Any] | None = None
     fingerprint: str | None = None
     about: Mapping[str, Any] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Says whether it has learnt what it needs to be saved; those that learn nothing always are."""
+        return True
+
+    def sample_size(self, one: Representation) -> int:
+        """Returns from how many items like `one` it wants to learn before anything is added; 0 where from none."""
+        return 0
+
+    def train(self, items: Representation) -> None:
+        """Learns from a sample of the items that are going to be added; without it, from the first ones that are.
+
+        Those with nothing to learn do nothing. Raises ValueError where something has been learnt already.
+        """
 
     def add(
         self,

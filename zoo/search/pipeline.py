@@ -174,7 +174,7 @@ class _Source:
         """Raises ValueError where a stage needs fields that neither index nor features hold of items."""
         if not stages or not ids:
             return
-        held = {*self.index.get(ids[:1]).filled(), *(() if self.extra is None else self.extra.kinds)}
+        held = {*self.index.get(ids[:1]).held(), *(() if self.extra is None else self.extra.kinds)}
         for stage in stages:
             if not held.issuperset(stage.needs):
                 needs = (
@@ -184,9 +184,12 @@ class _Source:
 
 
 def _with(items: Representation, further: Representation) -> Representation:
-    """Returns items with those fields of `further` that they lack."""
-    own = items.filled()
-    return replace(items, **{name: value for name, value in further.filled().items() if name not in own})
+    """Returns items with those fields of `further` that they lack; a local map that they hold as codes they have."""
+    own = items.held()
+    added = {name: value for name, value in further.filled().items() if name not in own}
+    if "local_map" in own:
+        added.pop("local_codes", None)
+    return replace(items, **added, **({"quantizer": further.quantizer} if "local_codes" in added else {}))
 
 
 def _check_beside(queries: Representation, given: Representation | None, extra: Features | None) -> None:
@@ -209,7 +212,7 @@ def _as_stored(index: Index, queries: Representation) -> Representation:
 def _stacked(parts: Sequence[Representation]) -> Representation:
     names = parts[0].filled()
     stacked = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    return Representation(**stacked, fingerprint=parts[0].fingerprint)
+    return replace(parts[0], **stacked)
 
 
 def _without(ranking: Ranking, key: Id | None, count: int) -> Ranking:

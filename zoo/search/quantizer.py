@@ -84,9 +84,9 @@ class ProductQuantizer:
         """Returns the codes (N, M) uint8 of `x (N, D)`: the nearest centroids, of equally near ones the first."""
         x = self._rows(x)
         if x.device.type != "cpu":
-            return torch.cat([self._encoded(rows) for rows in x.split(_ROWS * 16)]) if len(x) else self._none(x)
+            return torch.cat([self._encoded(rows) for rows in x.split(_ROWS * 16)])
         codes = np.empty((len(x), self.parts), np.uint8)
-        rows = x.numpy().reshape(len(x), self.parts, -1)
+        rows = x.numpy().reshape(len(x), *self._cut)
         for part, table in enumerate(self._augmented):
             # ‖x - c‖² is least where x·c - ‖c‖²/2 is largest, one product with a one behind x. NumPy's argmax is
             # several times as fast as torch's.
@@ -105,9 +105,11 @@ class ProductQuantizer:
     def distance_tables(self, queries: Any) -> Tensor:
         """Returns (Q, M, K): squared distances of the parts of `queries (Q, D)` to the centroids."""
         queries = self._rows(queries)
-        parts = queries.unflatten(1, (self.parts, -1))[:, :, None]
         centroids = torch.from_numpy(self.centroids).to(queries.device)
-        return torch.stack([(centroids - own).square().sum(dim=2) for own in parts]) if len(parts) else parts[..., 0]
+        tables = queries.new_empty(len(queries), self.parts, self.count)
+        for table, own in zip(tables, queries.unflatten(1, self._cut)[:, :, None], strict=True):
+            table.copy_((centroids - own).square().sum(dim=2))
+        return tables
 
     def distances(self, tables: Any, codes: Any, subspaces: Sequence[int] | None = None) -> Tensor:
         """Returns (Q, N): squared distances of queries to what `codes (N, M)` decode to, by `tables (Q, M, K)`.
@@ -127,7 +129,7 @@ class ProductQuantizer:
         """Returns (M, K, T): dot products of the centroids with the parts of `queries (T, D)`."""
         queries = self._rows(queries)
         centroids = torch.from_numpy(self.centroids).to(queries.device)
-        return torch.bmm(centroids, queries.unflatten(1, (self.parts, -1)).permute(1, 2, 0))
+        return torch.bmm(centroids, queries.unflatten(1, self._cut).permute(1, 2, 0))
 
     def table_rows(self, codes: Tensor) -> Tensor:
         """Returns (..., M) int32: where in a table (M*K, ...) the codes (..., M) stand."""
@@ -164,6 +166,10 @@ class ProductQuantizer:
     def __repr__(self) -> str:
         return f"ProductQuantizer(M={self.parts}, K={self.count}, D={self.dimension}, {self._fingerprint})"
 
+    @property
+    def _cut(self) -> tuple[int, int]:
+        return self.centroids.shape[0], self.centroids.shape[2]
+
     @cached_property
     def _fingerprint(self) -> str:
         return hashlib.sha256(f"{self.centroids.shape}".encode() + self.centroids.tobytes()).hexdigest()[:16]
@@ -176,11 +182,8 @@ class ProductQuantizer:
 
     def _encoded(self, x: Tensor) -> Tensor:
         table = torch.from_numpy(self._augmented).to(x.device)
-        parts = x.unflatten(1, (self.parts, -1)).transpose(0, 1)
+        parts = x.unflatten(1, self._cut).transpose(0, 1)
         return torch.baddbmm(table[:, -1:], parts, table[:, :-1]).argmax(dim=2).mT.to(torch.uint8)
-
-    def _none(self, x: Tensor) -> Tensor:
-        return torch.empty(0, self.parts, dtype=torch.uint8, device=x.device)
 
     def _rows(self, x: Any) -> Tensor:
         x = torch.as_tensor(x).detach().float()

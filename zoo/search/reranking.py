@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.search._checks import check_counts
+from zoo.search.local_maps import local_map_of
 from zoo.types import Ranking, Representation
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class HitReranker(abc.ABC):
         return ordered(range(count) if ids is None else ids, scores, evidence)
 
     def read(self, given: Representation | Any, one: bool = False) -> Representation:
-        """Returns a representation of tensors, floating point in at least single precision.
+        """Returns a representation of tensors, floating point in at least single precision, but for codes.
 
         An array stands for the only needed field; where it is `one` image, a vector may lack the leading dimension.
         Raises ValueError where a needed field is missing or holds values that aren't finite.
@@ -80,27 +81,33 @@ class HitReranker(abc.ABC):
                 raise ValueError(f"{fields_}, got {type(given).__name__}")
             array = _tensor(given)
             given = Representation(**{self.needs[0]: array[None] if one and array.dim() == 1 else array})
-        values = {f.name: getattr(given, f.name) for f in fields(given) if f.name != "fingerprint"}
-        filled = {name: _tensor(value) for name, value in values.items() if value is not None}
-        items = Representation(**filled, fingerprint=given.fingerprint)
+        values = {f.name: getattr(given, f.name) for f in fields(given) if f.name not in ("fingerprint", "quantizer")}
+        filled = {name: _tensor(value, name) for name, value in values.items() if value is not None}
+        items = replace(given, **filled)
         items.require(self.needs, f"the reranker {name_of(self)}")
         for field in self.needs:
-            if not filled[field].isfinite().all():
+            if field in filled and not filled[field].isfinite().all():
                 raise ValueError(f"{field} must be finite, got NaN or infinite values")
         return items
 
     def fitting(self, query: Representation, hits: Representation) -> Representation:
-        """Returns the query with the hits' device and precision; raises ValueError where the two don't fit."""
+        """Returns the query with the hits' device and precision; raises ValueError where the two don't fit.
+
+        A query that holds codes instead of a needed local map gets what they decode to; hits keep theirs.
+        """
         if query.fingerprint and hits.fingerprint and query.fingerprint != hits.fingerprint:
             raise ValueError(f"hits are of the model {hits.fingerprint}, the query of {query.fingerprint}")
         for field in self.needs:
             own, others = getattr(query, field), getattr(hits, field)
+            if own is None:
+                own = local_map_of(query)
+            others = hits.local_codes if others is None else others
             if len(own) != 1:
                 raise ValueError(f"query must be one image (leading dimension 1), got {len(own)} by its {field}")
             if len(others) and own.dim() != others.dim():
                 got = f"{tuple(own.shape)} and {tuple(others.shape)}"
                 raise ValueError(f"{field} must have as many dimensions in query and hits, got {got}")
-            query = replace(query, **{field: own.to(others)})
+            query = replace(query, **{field: own.to(others.device if others is hits.local_codes else others)})
         return query
 
 
@@ -160,10 +167,12 @@ def name_of(reranker: Any) -> str:
     return registered["name"] if registered else type(reranker).__name__
 
 
-def _tensor(value: Any) -> Tensor:
+def _tensor(value: Any, field: str = "") -> Tensor:
     if isinstance(value, np.ndarray) and not value.flags.writeable:  # a mapped file; torch would warn
         value = value.copy()
     tensor = torch.as_tensor(value)
+    if field == "local_codes":
+        return tensor
     return tensor if tensor.dtype in (torch.bool, torch.float32, torch.float64) else tensor.float()
 
 

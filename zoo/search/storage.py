@@ -11,6 +11,7 @@ import os
 import re
 import zlib
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -18,13 +19,13 @@ import numpy as np
 from zoo.files import BadFile, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "spatial-zoo index", 1
 _LOCK = ".lock"
-_OURS = re.compile(r"\.?\d{6}-[\w.-]+\.(npy|faiss)(\.\d+\.\w+\.tmp)?|\.manifest\.json\.\d+\.\w+\.tmp")
+_OURS = re.compile(r"\.?\d{6}-[\w.-]+\.(npy|faiss|safetensors)(\.\d+\.\w+\.tmp)?|\.manifest\.json\.\d+\.\w+\.tmp")
 _BLOCK = 1 << 24  # bytes read or written at a time
 
 
@@ -70,16 +71,39 @@ def read_bytes(folder: Path, entry: Mapping[str, Any]) -> np.ndarray:
     return np.fromfile(_checked_path(folder, entry), dtype=np.uint8)
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """An array that is too large to be held at once: `pieces` yields it from the first row to the last."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Iterable[np.ndarray]
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return self.shape[0]
+
+    def write(self, file: Any) -> None:
+        """Writes a NumPy file."""
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in self.pieces:
+            file.write(piece.astype(self.dtype, copy=False).tobytes())
+
+
 class Commit:
     """The files that one commit writes into `folder`; each method returns the entry for the manifest."""
 
     def __init__(self, folder: Path, generation: int) -> None:
         self.folder, self.generation = folder, generation
 
-    def array(self, field: str, array: np.ndarray) -> dict[str, Any]:
+    def array(self, field: str, array: np.ndarray | Pieces) -> dict[str, Any]:
         """Writes a NumPy file."""
         with self._file(f"{field}.npy") as (file, entry):
-            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+            if isinstance(array, Pieces):
+                array.write(file)
+            else:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
         return {**entry, "count": len(array)}
 
     def content(self, name: str, content: np.ndarray) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from zoo.search import storage
 from zoo.search._checks import check_counts
 from zoo.search.index import Index
 from zoo.search.rows import Ids, Payloads, pack, payload_texts, unpack
-from zoo.types import Ranking, Representation
+from zoo.types import Ranking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from zoo.types import Representation
 
 METRICS = ("dot", "cosine", "l2")
 _SEGMENTS = 16  # more are written as one
@@ -54,7 +56,10 @@ class StoredIndex(Index, abc.ABC):
     """Does everything but the search itself; a subclass holds the descriptors of the items, by position 0 … N - 1.
 
     A commit appends one segment with the new rows and lists the removed ones; after many of either it writes all anew.
+    `snapshot_format` ends the names of the files that hold what `snapshot` returns.
     """
+
+    snapshot_format: ClassVar[str] = "faiss"
 
     def __init__(self) -> None:
         self._ids, self._payloads = Ids(), Payloads()
@@ -81,7 +86,7 @@ class StoredIndex(Index, abc.ABC):
         """Returns what is stored of the rows at `positions`."""
 
     @abc.abstractmethod
-    def segment(self, start: int) -> dict[str, np.ndarray]:
+    def segment(self, start: int) -> dict[str, np.ndarray | storage.Pieces]:
         """Returns arrays that hold the rows from `start` on, for a file each."""
 
     @abc.abstractmethod
@@ -94,6 +99,12 @@ class StoredIndex(Index, abc.ABC):
 
     def restore_snapshot(self, content: Mapping[str, np.ndarray]) -> None:
         """Takes what `snapshot` returned, when all rows are there."""
+
+    def written(self, files: Sequence[Mapping[str, Path]], rows: np.ndarray) -> None:
+        """Is told after a commit where the rows are now: for each segment the files of its arrays, by their names.
+
+        `rows (N,)` says which of the rows of all segments, one behind the other, are those of the index.
+        """
 
     def add(
         self,
@@ -135,8 +146,7 @@ class StoredIndex(Index, abc.ABC):
 
     def get(self, ids: Sequence[str] | Sequence[int]) -> Representation:
         """Returns what is stored of items; see `Index.get`."""
-        stored = self.take(self._ids.positions(ids))
-        return Representation(**stored.filled(), fingerprint=self.fingerprint)
+        return replace(self.take(self._ids.positions(ids)), fingerprint=self.fingerprint)
 
     def payloads(self, ids: Sequence[str] | Sequence[int]) -> list[dict[str, Any]]:
         """Returns the payloads of items; see `Index.payloads`."""
@@ -165,8 +175,12 @@ class StoredIndex(Index, abc.ABC):
             removed = np.setdiff1d(np.arange(after.stored), after.rows, assume_unique=True)
             manifest.update(described, count=len(self), segments=after.segments)
             manifest["removed"] = commit.array("removed", removed) if len(removed) else None
-            manifest["snapshot"] = {key: commit.content(f"{key}.faiss", value) for key, value in snapshot.items()}
+            manifest["snapshot"] = {
+                key: commit.content(f"{key}.{self.snapshot_format}", value) for key, value in snapshot.items()
+            }
         self._saved = after
+        files = [{key: folder / entry["file"] for key, entry in each["files"].items()} for each in after.segments]
+        self.written(files, after.rows)
 
     def restore(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         """Fills a new index with what `folder` holds; see `Index.restore`."""

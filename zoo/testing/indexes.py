@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from zoo import config, registry
 from zoo.search.index import Index, open_index
+from zoo.search.local_maps import local_map_of
 from zoo.testing.models import _require, check_signature
 from zoo.types import Representation
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_COUNT, _REGIONS, _DIMENSION = 40, 3, 16
+_COUNT, _REGIONS, _DIMENSION, _GRID = 40, 3, 16, (5, 5)
 _MODEL = "0123456789abcdef"
 _LABELS = ("cat", 'a "dog" \\ or so', "Å\n")  # what a filter may not trip over
 
@@ -56,7 +57,7 @@ def _build(name: str, cls: type[Index], folder: Path) -> Index:
 
 
 def _gallery() -> Representation:
-    """Returns images of several regions each, of which region 0 is the vector; some lack the last one."""
+    """Returns images of several regions each, of which region 0 is the vector, some without the last one, and maps."""
     generator = torch.Generator().manual_seed(0)
     regions = F.normalize(torch.randn(_COUNT, _REGIONS, _DIMENSION, generator=generator), dim=2)
     mask = torch.ones(_COUNT, _REGIONS, dtype=torch.bool)
@@ -64,9 +65,11 @@ def _gallery() -> Representation:
     regions = torch.where(mask[..., None], regions, regions[:, :1])
     boxes = torch.rand(_COUNT, _REGIONS, 4, generator=generator)
     boxes = torch.where(mask[..., None], boxes, boxes[:, :1])
+    maps = F.normalize(torch.randn(_COUNT, _DIMENSION, *_GRID, generator=generator), dim=1)
     hulls = boxes[:, :, [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(2, (4, 2))
     return Representation(
         vector=regions[:, 0],
+        local_map=maps,
         regions=regions,
         region_mask=mask,
         region_boxes=boxes,
@@ -109,6 +112,9 @@ def _check_stored(index: Index, ids: list[Any], items: Representation) -> None:
     rows = stored.vector if stored.vector is not None else stored.regions[:, 0]
     near = F.cosine_similarity(rows, items.vector[[5, 0, 39]])
     _require(bool((near > 0.5).all()), "get must return what is stored, in the order of the ids")
+    if stored.local_codes is not None:
+        near = F.cosine_similarity(local_map_of(stored), items.local_map[[5, 0, 39]]).mean(dim=(1, 2))
+        _require(bool((near > 0.5).all()), "local_codes must decode to nearly the local maps, in the order of the ids")
     numbers = [payload.get("number") for payload in index.payloads(chosen)]
     _require(numbers == [5, 0, None], f"payloads must be those of the ids, in their order, got {numbers}")
 
@@ -134,7 +140,7 @@ def _check_refusals(index: Index, ids: list[Any], items: Representation) -> None
     one = items.rows(slice(0, 1))
     other, unknown = replace(one, fingerprint="fedcba9876543210"), replace(one, fingerprint=None)
     broken = one._map(lambda tensor: tensor * torch.nan if tensor.dtype == torch.float32 else tensor)
-    short = replace(one, vector=one.vector[:, :4], regions=one.regions[..., :4])
+    short = replace(one, vector=one.vector[:, :4], regions=one.regions[..., :4], local_map=one.local_map[:, :4])
     kind = "a string" if isinstance(ids[0], int) else 1
     new = "new" if isinstance(ids[0], str) else 1000
     for what, refused in (

@@ -31,7 +31,7 @@ class FlatIndex(StoredIndex):
 
     def prepare(self, items: Representation, what: str) -> np.ndarray:
         """Returns the vectors (B, D); raises ValueError where there are none, or for another dimension."""
-        items.require(self.needs, f"the index {type(self).__name__}")
+        items.require(("vector",), f"the index {type(self).__name__}")
         dimension = None if self._vectors is None else self._vectors.d
         return rows_of(items.vector, dimension, what, self.metric == "cosine")
 

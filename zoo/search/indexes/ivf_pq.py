@@ -46,6 +46,11 @@ class IvfPqIndex(StoredIndex):
     def _least(self) -> int:
         return max(self.lists, 1 << self.bits)
 
+    @property
+    def ready(self) -> bool:
+        """Says whether it is trained; saving trains it on what there is."""
+        return self._codes is not None
+
     def prepare(self, items: Representation, what: str) -> np.ndarray:
         """Returns the vectors (B, D); raises ValueError where subquantizers don't divide D, or for another D."""
         items.require(self.needs, f"the index {type(self).__name__}")
