@@ -91,6 +91,8 @@ def evidence_words(evidence: Mapping[str, Any] | None) -> str:
     evidence, words = evidence or {}, []
     if "inliers" in evidence:
         words.append(f"{evidence['inliers']} inliers")
+    if "local" in evidence:
+        words.append(f"local {evidence['local']:.3f}, global {evidence['global']:.3f}")
     if evidence.get("region") is not None:
         asked = evidence.get("query_region")
         words.append(f"region {evidence['region']}" + ("" if asked is None else f" (query's {asked})"))
@@ -147,7 +149,7 @@ def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: 
     if not any(hit["path"] for one in found for hit in one["hits"]) and not any(query.path for query in queries):
         log.info("no contact sheet: the index knows no paths of pictures")
         return None
-    pictures = _Pictures(preparing(index.about))
+    pictures = Pictures(preparing(index.about))
     rows = []
     for query, one in zip(queries, found, strict=False):
         hits = one["hits"][:TILES]
@@ -205,7 +207,7 @@ def _rectangle(box: Sequence[float]) -> list[tuple[float, float]]:
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-class _Pictures:
+class Pictures:
     """Reads pictures as the index' images were read, small; what is gone is a grey tile."""
 
     def __init__(self, data: Any) -> None:
@@ -217,13 +219,17 @@ class _Pictures:
         from zoo.evaluation.pictures import Outline, Tile
 
         try:
-            picture, scale = self._picture(path)
+            picture, scale = self.picture(path)
         except (OSError, ValueError):  # gone, or damaged since
             return Tile(np.full((90, 120, 3), 200, np.uint8), f"{caption}\n(no picture)")
         drawn = [Outline([(x * scale, y * scale) for x, y in each.corners], each.colour) for each in outlines]
         return Tile(picture, caption, outlines=drawn)
 
-    def _picture(self, path: str | None) -> tuple[np.ndarray, float]:
+    def picture(self, path: str | None) -> tuple[np.ndarray, float]:
+        """Returns a picture (H, W, 3) uint8, small, and how many of its px are one of the original's.
+
+        Raises FileNotFoundError where there is none, OSError or ValueError where it can't be read.
+        """
         if path is None:
             raise FileNotFoundError
         if path not in self._read:

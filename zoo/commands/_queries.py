@@ -39,7 +39,7 @@ class Query:
 class Queries:
     """The queries (Q), their representation, that by the model of the further features, and the ids they leave out.
 
-    `metadata` holds width and height in px of each, where known.
+    `metadata` holds width and height in px of each, where known; `models` are those that described them, if any did.
     """
 
     each: Sequence[Query]
@@ -47,6 +47,7 @@ class Queries:
     extra: Representation | None
     exclude: list[str | int | None]
     metadata: list[dict[str, Any]]
+    models: Sequence[Any] = ()
 
     def __len__(self) -> int:
         """Returns Q."""
@@ -123,7 +124,23 @@ def read_queries(cfg: DictConfig, index: Index, folder: Path, extra: Features | 
         raise BadFile(f"query: none of {len(paths)} pictures can be read")
     items = [joined([part for part, _ in parts]) for parts in zip(*described, strict=True)]
     metadata = [parts[0][1] for parts in described]
-    return Queries(done, items[0], items[1] if extra is not None else None, [None] * len(done), metadata)
+    models = [each.model for each in describe]
+    return Queries(done, items[0], items[1] if extra is not None else None, [None] * len(done), metadata, models)
+
+
+def hand_over_models(queries: Queries, stages: Sequence[Any], folder: Path, extra: Features | None) -> None:
+    """Gives stages that use a part of the model which described the images that model."""
+    from zoo import checkpoints
+    from zoo.search.features import MODEL
+
+    users = [stage for stage in stages if hasattr(stage, "use_model")]
+    if not users:
+        return
+    files = [folder / MODEL, *([] if extra is None or extra.model_file is None else [extra.model_file])]
+    models = queries.models or [checkpoints.load_model(str(file)) for file in files if file.is_file()]
+    for stage in users:
+        for model in models:
+            stage.use_model(model)
 
 
 def tell_of_themselves(queries: Queries, index: Index) -> None:

@@ -67,6 +67,9 @@ def searching(cfg: DictConfig, model: Any, benchmark: Any) -> dict[str, Any] | N
         return None
     from zoo.evaluation.searching import Searching
 
+    for stage in stages.values():
+        if hasattr(stage, "use_model"):
+            stage.use_model(model)
     with _setup.usage_errors():
         make = partial(_setup.build, chosen) if chosen else _exact_index(model, benchmark)
         search = Searching(make, chosen.name if chosen else None, stages, cfg.shortlist)

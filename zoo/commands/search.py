@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
-from zoo.commands._searching import check_count, log, newest
+from zoo.commands._searching import check_count, check_switch, log, newest
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def main() -> None:
 
 def search(cfg: DictConfig) -> None:
     """Describes the queries as the index was described, searches, re-ranks, and shows what was found."""
-    from zoo.commands import _found, _queries, _setup
+    from zoo.commands import _explaining, _found, _queries, _setup
     from zoo.search.features import open_features
     from zoo.search.index import open_index
 
@@ -32,7 +32,9 @@ def search(cfg: DictConfig) -> None:
     index = open_index(folder)
     extra = open_features(cfg.features) if cfg.features else None
     _check_stages(rerankers, index, extra, cfg)
+    explained = _explaining.explaining(rerankers) if cfg.explain else None
     queries = _queries.read_queries(cfg, index, folder, extra)
+    _queries.hand_over_models(queries, rerankers, folder, extra)
     if rerankers:
         _queries.tell_of_themselves(queries, index)
     start = time.perf_counter()
@@ -43,11 +45,15 @@ def search(cfg: DictConfig) -> None:
     if cfg.where and not any(map(len, rankings)):
         known = sorted({key for payload in index.payloads(index.ids[:100]) for key in payload})
         log.warning("where=%s fits no image; payloads have the keys %s", cfg.where, ", ".join(known) or "none")
-    _found.show(queries, rankings, index, _setup.made_folder(cfg), _about(cfg, folder))
+    run_dir = _setup.made_folder(cfg)
+    _found.show(queries, rankings, index, run_dir, _about(cfg, folder))
+    if explained is not None:
+        _explaining.show(queries, rankings, index, extra, explained, run_dir)
 
 
 def _check(cfg: DictConfig) -> None:
     check_count("k", cfg.k)
+    check_switch("explain", cfg.explain)
     if cfg.shortlist is not None:
         check_count("shortlist", cfg.shortlist)
     if (cfg.query is None) == (cfg.query_id is None):

@@ -95,7 +95,7 @@ class Pipeline:
         further: Representation,
         metadata: Sequence[Mapping[str, Any]],
     ) -> list[_State]:
-        whole = _with(_as_stored(self.index, queries), further)
+        whole = joined_fields(_as_stored(self.index, queries), further)
         for stage in self.rerankers:
             whole.require(stage.needs, f"the query of the reranker {name_of(stage)}")
         states = []
@@ -168,7 +168,7 @@ class _Source:
         stored = self.index.get(ids)
         if self.extra is None:
             return stored
-        return _with(stored, self.extra.get(ids))
+        return joined_fields(stored, self.extra.get(ids))
 
     def check(self, stages: Sequence[Any], ids: Sequence[Id]) -> None:
         """Raises ValueError where a stage needs fields that neither index nor features hold of items."""
@@ -183,8 +183,10 @@ class _Source:
                 raise ValueError(f"{needs}, the index and the features beside it hold {sorted(held)}")
 
 
-def _with(items: Representation, further: Representation) -> Representation:
+def joined_fields(items: Representation, further: Representation | None) -> Representation:
     """Returns items with those fields of `further` that they lack; a local map that they hold as codes they have."""
+    if further is None:
+        return items
     own = items.held()
     added = {name: value for name, value in further.filled().items() if name not in own}
     if "local_map" in own:
