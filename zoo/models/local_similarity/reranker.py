@@ -48,14 +48,14 @@ class LocalSimilarityReranker(HitReranker):
         if expand != 0:
             check_counts(expand=expand)
         self.weight, self.count, self.renormalise, self.precision = weight, expand, renormalise, precision
-        self._scorer: PairScorer | None = None
+        self._head: CorrelationHead | None = None
         self._shows_boxes = False
         if weights is not None:
             self._use(*_read_head(weights))
 
     def use_model(self, model: Any) -> None:
         """Takes the head of the model that made the index, unless `weights` named one; other models have none."""
-        if self._scorer is None and hasattr(model, "head"):
+        if self._head is None and hasattr(model, "head"):
             self._use(model.head, model.locates)
 
     def score(
@@ -66,8 +66,8 @@ class LocalSimilarityReranker(HitReranker):
         hit_metadata: Sequence[Mapping[str, Any]],
     ) -> tuple[Tensor, Evidence | None]:
         """Returns fused similarities, and what they are made of."""
-        scorer = self._ready()
-        found = scorer.score(correlations(self._query_map(query), hits, self.renormalise))
+        self._ready()
+        found = self._scorer.score(correlations(self._query_map(query), hits, self.renormalise))
         local = similarity(found.logits.double())
         vectors = cosines(query.vector, hits.vector).to(local)
         if self.count:
@@ -78,24 +78,24 @@ class LocalSimilarityReranker(HitReranker):
 
     def explain(self, query: Representation, hit: Representation) -> dict[str, Tensor]:
         """Returns for each layer (H, W) in [0, 1]: how much each place of the hit (one image) speaks for the query."""
-        scorer = self._ready()
+        head = self._ready()
         (_, volume), *_ = correlations(self._query_map(query), hit, self.renormalise)
-        return explain(scorer.head, volume)
+        return explain(head, volume)
 
     def _use(self, head: CorrelationHead, locates: bool) -> None:
-        self._scorer, self._shows_boxes = PairScorer(head.eval(), self.precision), locates
+        self._head, self._scorer, self._shows_boxes = head.eval(), PairScorer(head, self.precision), locates
 
-    def _ready(self) -> PairScorer:
-        if self._scorer is None:
+    def _ready(self) -> CorrelationHead:
+        if self._head is None:
             raise ValueError(
                 "reranker local_similarity has no head: set reranker.local_similarity.weights, or search what a "
                 "model=local_similarity has embedded"
             )
-        return self._scorer
+        return self._head
 
     def _query_map(self, query: Representation) -> Tensor:
         """Returns (D, Hq, Wq); an item of the index that is asked with has a finer map, which is pooled."""
-        own, grid = local_map_of(query, self.renormalise)[0], self._ready().head.query_grid
+        own, grid = local_map_of(query, self.renormalise)[0], self._ready().query_grid
         if own.shape[1:] == (grid, grid):
             return own
         return F.normalize(F.adaptive_max_pool2d(own, grid), dim=0)
