@@ -45,6 +45,7 @@ class CutPaste(SplitDataModule):
 
     splits = SPLITS
     gallery_split = "test"
+    gives_pairs = True  # what models that learn from `PairBatch` look for
 
     def __init__(
         self,
