@@ -155,7 +155,7 @@ def test_an_experiment_begins_with_the_command_that_runs_it(name):
     lines = (config.conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
     comments = [line for line in lines if line.startswith("# ") and not line.startswith("# @package")]
     assert "# @package _global_" in lines
-    assert re.match(rf"# (python tools/\S+ && )?zoo (train|eval) .*\bexperiment={name}\b", comments[0])
+    assert re.match(rf"# (python tools/\S+( [^&]+)? && )?zoo (train|eval) .*\bexperiment={name}\b", comments[0])
 
 
 def test_no_class_path_of_ours_stands_in_any_config():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.evaluation.glossary import lower_is_better
 from zoo.evaluation.permutation import RESAMPLES, SEED, paired_permutation_test
 from zoo.evaluation.results import RunError
 from zoo.evaluation.tables import Table, mean_and_interval
@@ -74,8 +75,9 @@ class Comparison:
         return cells
 
     def _best(self, position: int) -> list[int]:
-        """Returns the lines with the highest mean as the table shows it: equal numbers are equally bold."""
+        """Returns the lines with the best mean as the table shows it: equal numbers are equally bold."""
         means = np.array([round(line.mean[position], _DECIMALS) for line in self.lines])
+        means = -means if lower_is_better(self.metrics[position]) else means
         if len(means) == 1 or np.isnan(means).all():
             return []
         return np.flatnonzero(means == np.nanmax(means)).tolist()
@@ -93,7 +95,7 @@ class Comparison:
         notes = [
             f"Benchmark {parts['benchmark']}: {parts['queries']:,} queries, gallery of {parts['gallery']:,}, "
             f"fingerprint {parts['hash']}.",
-            "Mean over queries ± half-width of its 95 % interval; higher is better.",
+            f"Mean over queries ± half-width of its 95 % interval; {self._sense()} is better.",
         ]
         if tested:
             reference = f"{self.lines[0].run}" + (f", {self.lines[0].row.label}" if self.all_rows else "")
@@ -102,6 +104,10 @@ class Comparison:
                 f"{RESAMPLES:,} random ones, seed {SEED}); not corrected for several comparisons."
             )
         return [*notes, *self._left_out()]
+
+    def _sense(self) -> str:
+        lower = [metric for metric in self.metrics if lower_is_better(metric)]
+        return "higher" + (f", of {', '.join(lower)} lower," if lower else "")
 
     def _left_out(self) -> list[str]:
         """Says of which metrics and runs queries are undefined, and over how many pairs the tests go."""

@@ -18,6 +18,16 @@ _WORDS = (
     (r"ndcg_exp@(\d+)", "normalised discounted cumulative gain of the first {0} with gains 2^g - 1"),
     (r"spearman", "Spearman's rank correlation with the ground truth"),
 )
+_SETTINGS = {
+    "gap": "what is lost to distractors, lower is better",
+    "clean": "distractors taken out",
+    "shuffled": "distractors irrelevant",
+}
+
+
+def lower_is_better(metric: str) -> bool:
+    """Tells of a metric's label (`gap/map`) whether lower values are the better ones."""
+    return "gap" in metric.split("/")
 
 
 def in_words(metric: str) -> str:
@@ -27,6 +37,7 @@ def in_words(metric: str) -> str:
         for pattern, words in _WORDS:
             match = re.fullmatch(pattern, part)
             if match:
-                settings = " ".join(parts[:position] + parts[position + 1 :]).replace("_", " ")
+                others = parts[:position] + parts[position + 1 :]
+                settings = " ".join(_SETTINGS.get(other, other.replace("_", " ")) for other in others)
                 return words.format(*match.groups()) + (f" ({settings})" if settings else "")
     return ""

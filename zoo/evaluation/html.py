@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.evaluation.glossary import in_words
+from zoo.evaluation.glossary import in_words, lower_is_better
 from zoo.evaluation.scatter import paired_plot, sorted_plot
 from zoo.evaluation.tables import Table, mean_and_interval
 
@@ -137,8 +137,9 @@ class Page:
 
 
 def worst_queries(run: Run, metric: str, count: int) -> list[int]:
-    """Returns the positions of the `count` queries with the lowest values, lowest first, none undefined."""
+    """Returns the positions of the `count` queries with the worst values, worst first, none undefined."""
     values = _values(run, metric)
+    values = -values if lower_is_better(metric) else values
     order = np.argsort(values, kind="stable")  # NaN goes last
     return [int(position) for position in order[:count] if not np.isnan(values[position])]
 

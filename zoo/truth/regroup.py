@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, overload
 
 from zoo.truth.readers.files import naming
-from zoo.truth.relevance import GradedLists, RelevanceLists
+from zoo.truth.relevance import DISTRACTOR, GradedLists, RelevanceLists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,10 +40,11 @@ def read_labels(file: Path) -> tuple[list[str], list[str]]:
 def merged(lists: RelevanceLists, groups: Mapping[str, Sequence[str]]) -> RelevanceLists:
     """Returns the lists with new groups, each the union of old ones; old groups that the lists lack count as empty.
 
-    Raises ValueError if the lists have a group that none of the new ones takes up.
+    Distractors that none of the new ones takes up are as irrelevant as what is not listed. Raises ValueError if the
+    lists have another group that none takes up.
     """
     wanted = {old for names in groups.values() for old in names}
-    strange = [name for name in lists.groups if name not in wanted]
+    strange = [name for name in lists.groups if name not in wanted and name != DISTRACTOR]
     if strange:
         raise ValueError(
             f"ground truth must have the groups {', '.join(sorted(wanted))}, got {', '.join(lists.groups)}: "
@@ -55,6 +56,29 @@ def merged(lists: RelevanceLists, groups: Mapping[str, Sequence[str]]) -> Releva
         for new, names in groups.items()
     }
     return replace(lists, groups=united)
+
+
+def in_turn(lists: RelevanceLists) -> RelevanceLists:
+    """Makes every item of the group "relevant" a query, the whole image, for what is relevant with it.
+
+    The published queries of a landmark agree. An item of several asks for all of theirs; of their other groups it gets
+    what no earlier group names.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    names = ["relevant", *(name for name in lists.groups if name != "relevant")]
+    for place, asking in enumerate(lists.groups["relevant"]):
+        for item in asking:
+            own = found.setdefault(item, {name: {} for name in names})
+            for name in names:
+                own[name].update(dict.fromkeys(lists.groups[name][place]))
+    for own in found.values():
+        taken: set[str] = set()
+        for name in names:
+            own[name] = {item: None for item in own[name] if item not in taken}
+            taken.update(own[name])
+    queries = tuple(sorted(found))
+    groups = {name: tuple(tuple(found[query][name]) for query in queries) for name in names}
+    return replace(lists, query_ids=queries, query_images=queries, groups=groups, boxes=None)
 
 
 @overload

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.truth.packing import PackedGains, PackedRelevance
 
 JUNK = "junk"  # the group that is taken out of a ranking before anything is counted
+DISTRACTOR = "distractor"  # the group of what was made to be taken for relevant, and is not
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +28,11 @@ class RelevanceLists:
 
     query_ids: Q unique names. query_images: Q names of the images that show the queries; may equal `query_ids`.
     groups: group name → per query the gallery ids; "good", "ok", "junk" (Oxford), "easy", "hard", "junk" (revisited)
-    or "relevant", "junk". boxes: (Q, 4) float x0, y0, x1, y1 pixels of the query in its image, or None; a row of NaN
-    means the whole image. gallery_ids: N unique names, or None where the source does not say. positional: ids are
-    positions "0", "1", … in a query list and a gallery that someone else names. excluded: ids outside the gallery
-    that predictions may name and that count as junk (the panoramas of MSLS). notes: what was left out, in words.
+    or "relevant", "junk"; and "distractor" where some were made. boxes: (Q, 4) float x0, y0, x1, y1 pixels of the query
+    in its image, or None; a row of NaN means the whole image. gallery_ids: N unique names, or None where the source
+    does not say. positional: ids are positions "0", "1", … in a query list and a gallery that someone else names.
+    excluded: ids outside the gallery that predictions may name and that count as junk (the panoramas of MSLS). notes:
+    what was left out, in words.
 
     Raises ValueError that names the query, the rule and the value.
     """
@@ -273,7 +275,10 @@ def _losses(queries: int, before: Mapping[str, Sequence], after: Mapping[str, Se
         if left < total:
             notes.append(f"{name} items left out because the gallery lacks them: {total - left} of {total}")
     had, have = (
-        [any(rows) for rows in zip(*(lists for name, lists in side.items() if name != JUNK), strict=True)]
+        [
+            any(rows)
+            for rows in zip(*(lists for name, lists in side.items() if name not in (JUNK, DISTRACTOR)), strict=True)
+        ]
         for side in (before, after)
     )
     if sum(have) < sum(had):

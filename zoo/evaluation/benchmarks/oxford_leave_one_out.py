@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoo.evaluation.benchmarks.oxford import Oxford
+from zoo.truth.regroup import in_turn
 
 if TYPE_CHECKING:
     from zoo.evaluation.source import Source
@@ -26,23 +26,7 @@ class OxfordLeaveOneOut(Oxford):
         """Returns for each good or ok image the others of its landmarks."""
         if not source.queries_in_gallery:
             raise ValueError(f"benchmark '{self.name}' asks with images of the gallery: leave out data.queries")
-        return _in_turn(super().read(source))
-
-
-def _in_turn(lists: RelevanceLists) -> RelevanceLists:
-    """Makes every relevant item a query for what is relevant with it; the published queries of a landmark agree."""
-    relevant: dict[str, dict[str, None]] = {}
-    junk: dict[str, dict[str, None]] = {}
-    for found, ignored in zip(lists.groups["relevant"], lists.groups["junk"], strict=True):
-        for item in found:
-            relevant.setdefault(item, {}).update(dict.fromkeys(found))
-            junk.setdefault(item, {}).update(dict.fromkeys(ignored))
-    names = tuple(sorted(relevant))
-    groups = {
-        "relevant": tuple(tuple(relevant[name]) for name in names),
-        "junk": tuple(tuple(item for item in junk[name] if item not in relevant[name]) for name in names),
-    }
-    return replace(lists, query_ids=names, query_images=names, groups=groups, boxes=None)
+        return in_turn(super().read(source))
 
 
 export = OxfordLeaveOneOut

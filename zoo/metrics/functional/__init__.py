@@ -3,5 +3,6 @@
 from zoo.metrics.functional.correlation import spearman
 from zoo.metrics.functional.graded import ndcg
 from zoo.metrics.functional.relevance import average_precision, precision_at_k, recall_at_k
+from zoo.metrics.functional.shuffle import shuffle_gap
 
-__all__ = ["average_precision", "ndcg", "precision_at_k", "recall_at_k", "spearman"]
+__all__ = ["average_precision", "ndcg", "precision_at_k", "recall_at_k", "shuffle_gap", "spearman"]
