@@ -90,7 +90,9 @@ def save_weights(model: Any, path: Path, half: bool = False, trained_only: bool 
     """Writes the model's weights and description as safetensors (fp16 if `half`), atomically.
 
     `trained_only` leaves out the weights that the model has `borrowed`: whoever loads the file reads them from its
-    parameter `backbone_weights`, and is warned where they aren't the same.
+    parameter `backbone_weights`, and is warned where they aren't the same. Those that differ from what
+    `backbone_weights` gives now, since the training began with other weights, are kept. Raises UsageError where none is
+    left out.
     """
     import torch
     from safetensors.torch import save
@@ -100,14 +102,26 @@ def save_weights(model: Any, path: Path, half: bool = False, trained_only: bool 
     described = model.registered
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if trained_only:
-        if not model.borrowed:
-            raise UsageError(f"model '{described['name']}' has borrowed no weights, so that its file must hold all")
-        described = {**described, BORROWED: weights_hash(model, model.borrowed)}
-        state = {key: value for key, value in state.items() if not key.startswith(model.borrowed)}
+        lent = _lent(model)
+        described = {**described, BORROWED: {"weights": lent, "hash": weights_hash(model, lent)}}
+        state = {key: value for key, value in state.items() if not key.startswith(lent)}
     if half:
         state = {key: _halved(key, value) if value.dtype == torch.float32 else value for key, value in state.items()}
     with replacing(path) as file:
         file.write(save(state, metadata={CHECKPOINT_KEY: json.dumps(described)}))
+
+
+def _lent(model: Any) -> tuple[str, ...]:
+    """Returns the prefixes of those weights that a new model has as well; raises UsageError where there are none."""
+    name, parameters = model.registered["name"], model.registered["parameters"]
+    lent = ()
+    if model.borrowed and parameters.get(BACKBONE) is not None:
+        lender = {BACKBONE: config.resolved(parameters[BACKBONE])}
+        new = config.create("model", name, **{**parameters, **model.on_reload, **lender})
+        lent = tuple(part for part in model.borrowed if weights_hash(new, part) == weights_hash(model, part))
+    if not lent:
+        raise UsageError(f"model '{name}' has no weights that {BACKBONE}={parameters.get(BACKBONE)} gives: save all")
+    return lent
 
 
 def _halved(name: str, value: Tensor) -> Tensor:
@@ -157,13 +171,14 @@ def fill(
     """Loads a state dict; raises UsageError with the tensors that do not fit.
 
     Of the model's `optional_weights`, those that it has no use for are left out; to `start` a training, they may all be
-    absent and then stay as they are. So do the weights that the model has borrowed, where the file is `described` as
-    one of what was trained; a warning tells where they aren't those that it was trained with.
+    absent and then stay as they are. So do the borrowed weights that the file lacks, where it is `described` as one of
+    what was trained; a warning tells where they aren't those that it was trained with.
     """
     own = model.state_dict()
     if described and BORROWED in described:
-        state = {**{name: own[name] for name in own if name.startswith(model.borrowed)}, **state}
-        if weights_hash(model, model.borrowed) != described[BORROWED]:
+        lent = tuple(described[BORROWED]["weights"])
+        state = {**{name: own[name] for name in own if name.startswith(lent)}, **state}
+        if weights_hash(model, lent) != described[BORROWED]["hash"]:
             log.warning("weights '%s' were trained with other weights of the backbone: their figures don't hold", path)
     optional = {name for name in own.keys() | state.keys() if name.startswith(model.optional_weights)}
     state = {name: value for name, value in state.items() if name in own or name not in optional}

@@ -115,10 +115,17 @@ def defaults(kind: str, name: str) -> dict[str, Any]:
 
 
 def resolved(text: str) -> str:
-    """Returns a text with its interpolations, such as those of environment variables, filled in."""
-    from omegaconf import OmegaConf
+    """Returns a text with its interpolations, such as those of environment variables, filled in.
 
-    return OmegaConf.create({"text": text}).text
+    Raises UsageError where one can't be: a variable that isn't set and has no default.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.create({"text": text}).text
+    except OmegaConfBaseException as error:
+        raise registry.UsageError(f"'{text}' can't be filled in: {str(error).splitlines()[0]}") from None
 
 
 def create(kind: str, name: str, **parameters: Any) -> Any:

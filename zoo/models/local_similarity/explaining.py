@@ -26,8 +26,10 @@ def explain(head: CorrelationHead, volume: Tensor) -> dict[str, Tensor]:
     kept: dict[str, Tensor] = {}
     handles = [layer.register_forward_hook(_keeper(kept, name)) for name, layer in head.layers.items()]
     try:
-        with torch.enable_grad():  # the volume, too, since a head without gradients may be asked
-            logits = head(volume.detach().clone().requires_grad_()).logits
+        with torch.inference_mode(False), torch.enable_grad():
+            # The volume has gradients, too, since a head without may be asked.
+            asked = volume.detach().to(head.exists.weight.device).clone().requires_grad_()
+            logits = head(asked).logits
             gradients = torch.autograd.grad(logits[0, 1] - logits[0, 0], list(kept.values()))
     finally:
         for handle in handles:

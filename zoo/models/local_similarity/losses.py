@@ -34,7 +34,7 @@ def pair_loss(positives: Found, negatives: Found, targets: Tensor, loss: Loss, w
     """
     if loss == "triplet":
         gaps = similarity(negatives.logits) - similarity(positives.logits)[:, None]
-        return (gaps + margin).clamp(min=0).mean()
+        return (gaps + margin).clamp(min=0).sum() / max(1, gaps.numel())  # a batch of one object has no negatives
     logits = torch.cat([positives.logits, negatives.logits])
     there = torch.arange(len(logits), device=logits.device) < len(positives.logits)
     classified = F.cross_entropy(logits, there.long())

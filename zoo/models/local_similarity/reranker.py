@@ -49,14 +49,15 @@ class LocalSimilarityReranker(HitReranker):
             check_counts(expand=expand)
         self.weight, self.count, self.renormalise, self.precision = weight, expand, renormalise, precision
         self._head: CorrelationHead | None = None
-        self._shows_boxes = False
+        self._own = weights is not None
         if weights is not None:
             self._use(*_read_head(weights))
 
     def use_model(self, model: Any) -> None:
         """Takes the head of the model that made the index, unless `weights` named one; other models have none."""
-        if self._head is None and hasattr(model, "head"):
-            self._use(model.head, model.locates)
+        head = getattr(model, "head", None)
+        if not self._own and isinstance(head, CorrelationHead):
+            self._use(head, model.locates)
 
     def score(
         self,
@@ -66,9 +67,9 @@ class LocalSimilarityReranker(HitReranker):
         hit_metadata: Sequence[Mapping[str, Any]],
     ) -> tuple[Tensor, Evidence | None]:
         """Returns fused similarities, and what they are made of."""
-        self._ready()
+        self._check_grid(hits)
         found = self._scorer.score(correlations(self._query_map(query), hits, self.renormalise))
-        local = similarity(found.logits.double())
+        local = similarity(found.logits.double()).to(hits.vector.device)  # the head may be on another
         vectors = cosines(query.vector, hits.vector).to(local)
         if self.count:
             best = self._fused(vectors, local).argsort(descending=True, stable=True)[: self.count]
@@ -78,26 +79,34 @@ class LocalSimilarityReranker(HitReranker):
 
     def explain(self, query: Representation, hit: Representation) -> dict[str, Tensor]:
         """Returns for each layer (H, W) in [0, 1]: how much each place of the hit (one image) speaks for the query."""
-        head = self._ready()
+        hit = self.read(hit)
+        query = self.fitting(self.read(query, one=True), hit)
+        self._check_grid(hit)
         (_, volume), *_ = correlations(self._query_map(query), hit, self.renormalise)
-        return explain(head, volume)
+        return explain(self._head, volume)
 
     def _use(self, head: CorrelationHead, locates: bool) -> None:
         self._head, self._scorer, self._shows_boxes = head.eval(), PairScorer(head, self.precision), locates
 
-    def _ready(self) -> CorrelationHead:
+    def _check_grid(self, hits: Representation) -> None:
         if self._head is None:
             raise ValueError(
                 "reranker local_similarity has no head: set reranker.local_similarity.weights, or search what a "
                 "model=local_similarity has embedded"
             )
-        return self._head
+        grid, maps = self._head.gallery_grid, hits.local_map
+        found = tuple(hits.local_codes.shape[1:3] if maps is None else maps.shape[2:])
+        if found != (grid, grid):
+            raise ValueError(f"hits must have local maps of {(grid, grid)} cells, as the head has, got {found}")
 
     def _query_map(self, query: Representation) -> Tensor:
         """Returns (D, Hq, Wq); an item of the index that is asked with has a finer map, which is pooled."""
-        own, grid = local_map_of(query, self.renormalise)[0], self._ready().query_grid
-        if own.shape[1:] == (grid, grid):
+        own, grid = local_map_of(query)[0], self._head.query_grid
+        found = tuple(own.shape[1:])
+        if found == (grid, grid):
             return own
+        if min(found) < grid:
+            raise ValueError(f"query must have a local map of {(grid, grid)} cells, as the head has, got {found}")
         return F.normalize(F.adaptive_max_pool2d(own, grid), dim=0)
 
     def _fused(self, vectors: Tensor, local: Tensor) -> Tensor:
@@ -111,7 +120,7 @@ class LocalSimilarityReranker(HitReranker):
         for by_vector, by_map, (left, top, right, bottom), known in rows:
             shown: dict[str, Any] = {"local": by_map, "global": by_vector}
             if self._shows_boxes and by_map > _FOUND:
-                width, height = known.get("width", 1), known.get("height", 1)
+                width, height = (known["width"], known["height"]) if {"width", "height"} <= known.keys() else (1, 1)
                 shown["box"] = [left * width, top * height, right * width, bottom * height]
             evidence.append(shown)
         return evidence
