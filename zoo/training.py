@@ -74,13 +74,6 @@ class ConfigLogging(lightning.Callback):
             finish_loggers(trainer)
 
 
-def cpu_computes_bf16() -> bool:
-    """Tells whether the CPU has bf16 instructions; without them mixed precision is slower than fp32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
-
-
 def finish_loggers(trainer: Any) -> None:
     """Ends every logger's run, so that the next job of a multirun begins one of its own."""
     for logger in trainer.loggers:

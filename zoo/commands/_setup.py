@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from zoo import checkpoints, config, registry
 from zoo.evaluation.runner import Companion
 from zoo.evaluation.validation import RankingValidation
+from zoo.ops.processor import cpu_computes_bf16
 from zoo.registry import UsageError
-from zoo.training import ConfigLogging, EpochSeed, InterruptedCheckpoint, cpu_computes_bf16
+from zoo.training import ConfigLogging, EpochSeed, InterruptedCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,9 +75,15 @@ def new_model(cfg: DictConfig) -> Any:
     if cfg.weights is not None:
         described, state = checkpoints.read(_weights_file(cfg))
         checkpoints.fill(model, state, cfg.weights, start=True, described=described)
-    elif cfg.ckpt_path is None and model.trained and not all(each.requires_grad for each in model.parameters()):
+    elif _keeps_random(cfg, model):
         log.warning("weights is null: the part of the model that isn't trained keeps its random weights")
     return _compiled(cfg, model)
+
+
+def _keeps_random(cfg: DictConfig, model: Any) -> bool:
+    """Tells whether nothing gives weights to a part that isn't trained."""
+    given = cfg.ckpt_path is not None or cfg.model.get("backbone_weights") is not None
+    return not given and model.trained and not all(each.requires_grad for each in model.parameters())
 
 
 def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
