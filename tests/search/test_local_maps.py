@@ -68,9 +68,11 @@ def test_correlation_from_codes_is_that_of_decoded_maps(parts, count, hits, reno
     held = Representation(local_codes=encoded(maps(hits, 2, sides[2:]), quantizer), quantizer=quantizer)
     found = list(correlations(query, held, renormalise, block))
     assert [part.stop - part.start for part, _ in found] == [min(block, hits - i) for i in range(0, hits, block)]
-    wanted = correlation_volume(local_map_of(held, renormalise), query[None])
+    decoded = local_map_of(held, renormalise)
+    wanted = correlation_volume(decoded, query[None])
     for part, volume in found:
-        torch.testing.assert_close(volume, wanted[part], rtol=1e-5, atol=1e-5)
+        # Half precision; the query's features have unit length.
+        assert ((volume - wanted[part]).abs() <= 1e-3 * decoded[part].norm(dim=1)[:, None]).all()
         assert volume.is_contiguous()
 
 
@@ -171,7 +173,8 @@ def test_the_pipeline_hands_on_codes_not_the_maps_beside_them():
 
 def test_an_item_takes_28_800_bytes_by_default(tmp_path):
     index = zoo.create("index", "local_maps")
-    index.add(["a", "b"], Representation(vector=normal(2, 8), local_map=normal(2, 256, 15, 15)))
+    for name in "ab":  # one by one: the locations of one map are as many centroids
+        index.add([name], Representation(vector=normal(1, 8), local_map=normal(1, 256, 15, 15)))
     codes = index.get(["a"]).local_codes
     assert (codes.shape, codes.numel() * codes.element_size()) == ((1, 15, 15, 128), 28_800)
     index.save(tmp_path)

@@ -206,7 +206,8 @@ def _print(built: Index, folder: Path, counts: dict[str, int], seconds: float) -
         items = built.get(built.ids[:1])
         row["dimension"] = str(getattr(items, built.needs[0]).shape[-1])
         if items.local_codes is not None:
-            row["local map"] = f"{' × '.join(map(str, items.local_codes.shape[1:]))} B"
+            codes = items.local_codes[0]
+            log.info("local maps: %d x %d codes of %d B, %.1f KB an item", *codes.shape, codes.numel() / 1e3)
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != MODEL]
     row |= {
         "kind": built.registered["name"],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.types import Representation
 
 CODEBOOK = "quantizer"  # what an index calls it in its manifest
-_SHORTEST = 1e-12  # below which a feature counts as zeros, as in torch's own normalisation
+_LEAST = 2.0**-24  # above 0 in half precision: a feature shorter than 1/4096 of what is possible counts as zeros
 
 
 def correlations(
@@ -32,20 +32,21 @@ def correlations(
     `query (D, Hq, Wq)`; `hits` hold a `local_map`, or `local_codes` with their `quantizer`. Volumes are those of
     `zoo.ops.correlation.correlation_volume`, of codes with what they decode to; `renormalise` L2-normalises that at
     every location, and leaves maps that aren't codes as they are. Codes are not decoded: for each query a table holds
-    the products of its locations with all centroids, and every location of a hit adds up M of the table's rows.
+    the products of its locations with all centroids, and every location of a hit adds up M of the table's rows. The
+    table is in half precision: products differ from those of decoded maps by up to 1e-3 of the product of both lengths.
     Everything is computed on the query's device. Raises ValueError for another D, or hits without either field.
     """
     hits.require(("local_map",), "a correlation")
     if query.dim() != 3:
         raise ValueError(f"query must be (D, Hq, Wq), got {tuple(query.shape)}")
-    table = None if hits.local_map is not None else _table(query, _quantizer_of(hits), renormalise)
+    table = None if hits.local_map is not None else _Table(query, _quantizer_of(hits), renormalise)
     for start in range(0, len(hits), block):
         part = slice(start, min(start + block, len(hits)))
         if table is None:
             yield part, correlation_volume(hits.local_map[part].to(query), query[None])
         else:
             codes = hits.local_codes[part].to(query.device)
-            yield part, _added_up(table, hits.quantizer.table_rows(codes), renormalise)
+            yield part, table.volumes(hits.quantizer.table_rows(codes))
 
 
 def quantised(maps: Tensor, quantizer: ProductQuantizer, renormalise: bool = True) -> Tensor:
@@ -107,19 +108,30 @@ def _quantizer_of(items: Representation) -> ProductQuantizer:
     return items.quantizer
 
 
-def _table(query: Tensor, quantizer: ProductQuantizer, renormalise: bool) -> Tensor:
-    """Returns (M*K, Hq*Wq): products of centroids and locations, and with `renormalise` a column of squared lengths."""
-    table = quantizer.product_tables(query.flatten(1).mT)
-    if renormalise:
-        squares = torch.from_numpy(quantizer.squared_norms).to(table.device)
-        table = torch.cat((table, squares[..., None]), dim=2)
-    return table.flatten(0, 1)
+class _Table:
+    """The products of a query's locations with all centroids, and with `renormalise` the centroids' squared lengths.
 
+    Each column is divided by the most that M of its rows can add up to, so that no feature is too long, and hardly one
+    too short, for half precision; of which twice as much fits into the cache as of single precision.
+    """
 
-def _added_up(table: Tensor, rows: Tensor, renormalise: bool) -> Tensor:
-    """Returns (b, Hq*Wq, Hg, Wg): the sums of the table's rows that `rows (b, Hg, Wg, M)` name."""
-    sums = F.embedding_bag(rows.flatten(0, 2), table, mode="sum")
-    volume = sums.unflatten(0, (len(rows), -1)).mT.contiguous()
-    if renormalise:  # of the sums instead of the features: the products are as many times fewer as D is above Hq*Wq
-        volume = volume[:, :-1] * volume[:, -1:].clamp(min=_SHORTEST**2).rsqrt()
-    return volume.unflatten(2, rows.shape[1:3])
+    def __init__(self, query: Tensor, quantizer: ProductQuantizer, renormalise: bool) -> None:
+        locations, squares = query.flatten(1).mT, torch.from_numpy(quantizer.squared_norms).to(query.device)
+        longest = squares.amax(dim=1)
+        lengths = locations.float().unflatten(1, (quantizer.parts, -1)).norm(dim=2)
+        self.scales = (lengths @ longest.sqrt()).clamp(min=torch.finfo(torch.float).tiny)
+        rows = squares.new_empty(*squares.shape, len(locations) + renormalise, dtype=torch.half)
+        rows[..., : len(locations)] = quantizer.product_tables(locations / self.scales[:, None])
+        if renormalise:
+            most = longest.sum().clamp(min=torch.finfo(torch.float).tiny)
+            self.scales /= most.sqrt()
+            rows[..., -1] = squares / most
+        self.rows, self.renormalise = rows.flatten(0, 1), renormalise
+
+    def volumes(self, chosen: Tensor) -> Tensor:
+        """Returns the sums (b, Hq*Wq, Hg, Wg) of the rows that `chosen (b, Hg, Wg, M)` names."""
+        sums = F.embedding_bag(chosen.flatten(0, 2), self.rows, mode="sum")
+        found, factors = sums.unflatten(0, (len(chosen), -1)).mT.contiguous().float(), self.scales[:, None]
+        if self.renormalise:  # the products instead of the features, which are many more numbers
+            found, factors = found[:, :-1], factors * found[:, -1:].clamp(min=_LEAST).rsqrt()
+        return (found * factors).unflatten(2, chosen.shape[1:3])
