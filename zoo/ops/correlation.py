@@ -25,6 +25,17 @@ def correlation_volume(gallery: Tensor, query: Tensor) -> Tensor:
     return products.unflatten(2, gallery.shape[2:])
 
 
+def all_correlation_volumes(galleries: Tensor, queries: Tensor) -> Tensor:
+    """Returns (N, Q, Hq*Wq, Hg, Wg): `correlation_volume` of every one of `galleries (N, D, Hg, Wg)` with every query.
+
+    `queries (Q, D, Hq, Wq)`. Raises ValueError as `r_match`.
+    """
+    _check(galleries, queries)
+    rows = queries.flatten(2).mT.flatten(0, 1)
+    products = torch.matmul(rows, galleries.flatten(2))
+    return products.unflatten(2, galleries.shape[2:]).unflatten(1, (len(queries), -1))
+
+
 def r_match(gallery: Tensor, query: Tensor) -> Tensor:
     """Returns (B,): each location of the query finds its best one in the gallery map, and these products are added up.
 

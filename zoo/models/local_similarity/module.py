@@ -10,11 +10,11 @@ import torch
 from zoo.backbones import create_backbone
 from zoo.metrics.functional import average_precision
 from zoo.models.local_similarity.boxes import box_overlap, decode_boxes, encode_boxes
-from zoo.models.local_similarity.head import Found
 from zoo.models.local_similarity.losses import Loss, negative_pairs, pair_loss, similarity
 from zoo.models.local_similarity.net import LocalSimilarityNet, Trained
+from zoo.models.local_similarity.scoring import PairScorer
 from zoo.module import Embedder
-from zoo.ops.correlation import correlation_volume, shuffled_cells
+from zoo.ops.correlation import all_correlation_volumes, correlation_volume, shuffled_cells
 from zoo.ops.gather import gather_rows
 from zoo.types import Batch, PairBatch, Representation, Role
 
@@ -59,6 +59,8 @@ class LocalSimilarity(Embedder):
         _check_counts({**counts, "shuffled_block": shuffled_block}, {"shuffled_negatives": shuffled_negatives})
         _check_words(trained=(trained, get_args(Trained)), loss=(loss, get_args(Loss)), schedule=(schedule, SCHEDULES))
         _check_channels(channels)
+        terms = {"location_weight": location_weight, "margin": margin, "momentum": momentum}
+        _check_numbers(learning_rate, {**terms, "weight_decay": weight_decay})
         self._trained, self._loss, self._terms = trained, loss, {"weight": location_weight, "margin": margin}
         self._negatives, self._shuffled = negatives, (shuffled_negatives, shuffled_block)
         self._rates = {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
@@ -106,15 +108,13 @@ class LocalSimilarity(Embedder):
                 f"data must give pairs of images that show one object, data={name} doesn't: cut_paste does"
             )
 
-    def compare(self, galleries: Tensor, queries: Tensor) -> Found:
-        """Returns what the head finds in pairs of maps (P, D, Hg, Wg) and (P, D, Hq, Wq)."""
-        return self.net.head(correlation_volume(galleries, queries))
-
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Returns the loss of the positive pairs and the hardest negative ones."""
         galleries, queries = self.maps_of(batch)
-        positives = self.compare(galleries, queries)
-        negatives = self.compare(*self._hardest(batch.objects, galleries, queries))
+        volumes = all_correlation_volumes(galleries, queries)
+        positives = self.net.head(volumes.diagonal().movedim(-1, 0))
+        chosen = volumes[self._hardest(batch.objects, volumes)]
+        negatives = self.net.head(torch.cat([chosen, self._spoilt(galleries, queries)]))
         targets = encode_boxes(batch.boxes, *batch.galleries.shape[2:])
         loss = pair_loss(positives, negatives, targets, self._loss, **self._terms)
         told = (similarity(positives.logits) > 0.5).sum() + (similarity(negatives.logits) <= 0.5).sum()
@@ -186,24 +186,26 @@ class LocalSimilarity(Embedder):
 
         return quantised(galleries, self.quantizer), queries
 
-    def _hardest(self, objects: Tensor, galleries: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns gallery and query maps of the negative pairs to learn from, the most similar ones of the batch."""
+    def _hardest(self, objects: Tensor, volumes: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns galleries' and queries' positions of the negative pairs to learn from, the most similar ones."""
         asked, shown = negative_pairs(objects)
         if len(asked) > self._negatives:
-            with torch.no_grad():
-                scores = self.compare(galleries[shown], queries[asked]).logits.diff(dim=1)[:, 0]
-            hardest = scores.topk(self._negatives).indices
+            logits = PairScorer(self.net.head)(volumes.detach()[shown, asked]).logits
+            hardest = logits.diff(dim=1)[:, 0].topk(self._negatives).indices
             asked, shown = asked[hardest], shown[hardest]
+        return shown, asked
+
+    def _spoilt(self, galleries: Tensor, queries: Tensor) -> Tensor:
+        """Returns volumes of queries with their own galleries, the cells of these shuffled; there may be none."""
         count, block = self._shuffled
-        chosen = torch.randperm(len(objects), device=objects.device)[:count]
-        spoilt = shuffled_cells(galleries[chosen], block)
-        return torch.cat([galleries[shown], spoilt]), torch.cat([queries[asked], queries[chosen]])
+        chosen = torch.randperm(len(queries), device=queries.device)[:count]
+        return correlation_volume(shuffled_cells(galleries[chosen], block), queries[chosen])
 
     def _all_pairs(self, galleries: Tensor, queries: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Returns scores (Q, N) of all pairs, and the boxes (Q, 4) in the gallery images `own (Q,)`."""
-        scores, boxes = [], []
+        scores, boxes, scorer = [], [], PairScorer(self.net.head)
         for query, place in zip(queries.split(1), own.tolist(), strict=True):
-            found = [self.net.head(correlation_volume(part, query)) for part in galleries.split(_PAIRS)]
+            found = [scorer(correlation_volume(part, query)) for part in galleries.split(_PAIRS)]
             scores.append(torch.cat([each.logits.double().diff(dim=1)[:, 0] for each in found]))
             boxes.append(torch.cat([each.boxes for each in found])[place])
         return torch.stack(scores), torch.stack(boxes)
@@ -238,6 +240,18 @@ def _check_channels(channels: Sequence[int]) -> None:
         or not all(isinstance(c, int) and c > 0 for c in channels)
     ):
         raise ValueError(f"channels must be two whole numbers of at least 1, got {channels!r}")
+
+
+def _check_numbers(learning_rate: Any, natural: dict[str, Any]) -> None:
+    for name, value in natural.items():
+        if not _is_number(value) or not value >= 0:
+            raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+    if not _is_number(learning_rate) or not learning_rate > 0:
+        raise ValueError(f"learning_rate must be a number above 0, got {learning_rate!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 export = LocalSimilarity
