@@ -84,8 +84,8 @@ def _texture(seed: int, texture: int, x: np.ndarray, y: np.ndarray) -> np.ndarra
 
 
 def _polygon(draws: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    corners = 3 + int(draws[0] * 7)
-    angles = (np.arange(corners) + 0.7 * draws[1 : 1 + corners]) * 2 * np.pi / corners
+    corners = 4 + int(draws[0] * 6)
+    angles = (np.arange(corners) + 0.6 * draws[1 : 1 + corners]) * 2 * np.pi / corners
     radii = 0.55 + 0.4 * draws[12 : 12 + corners]
     points = (np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None] + 1) * (SIDE / 2)
     shape = Image.new("L", (SIDE, SIDE))

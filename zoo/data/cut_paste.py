@@ -25,6 +25,7 @@ from zoo.data._procedural import numbers
 log = logging.getLogger("zoo")
 
 PROCEDURAL = "procedural"
+LEAST_AREA = 16  # px; what is smaller may vanish when it is shrunk
 
 
 class CutPaste(SplitDataModule):
@@ -84,6 +85,8 @@ class CutPaste(SplitDataModule):
             check_integer("pairs_per_epoch", pairs_per_epoch, 1)
         for name, flag in (("one_per_image", one_per_image), ("fresh", fresh), ("enlarge_queries", enlarge_queries)):
             check_flag(name, flag)
+        if isinstance(min_area, bool) or not isinstance(min_area, int | float) or min_area < LEAST_AREA:
+            raise ValueError(f"min_area must be a number of at least {LEAST_AREA} px, got {min_area!r}")
         _check_shares(val_share, test_share)
         self.sources = check_sources(sources)
         self.recipe = _recipe(canvas, rotation, scale, enlargement, jitter, crop, border, visible)
@@ -99,7 +102,8 @@ class CutPaste(SplitDataModule):
         if self._objects:
             return
         found = [item for source in self.sources for item in find_objects(source, self._selection, self.seed)]
-        self._workshop = Workshop(self.recipe, self._grounds(), self.copies, self.seed, self._cache)
+        grounds = self._grounds({item.split for item in found})
+        self._workshop = Workshop(self.recipe, grounds, self.copies, self.seed, self._cache)
         _check_names([item.name for item in found])
         # Mixed, so that a batch in order holds objects of all sources.
         order = np.argsort([numbers(f"cut_paste order {item.name}", 1)[0] for item in found], kind="stable")
@@ -191,15 +195,15 @@ class CutPaste(SplitDataModule):
             raise ValueError(f"split '{split}' must have an object, got none: add sources or enlarge its share")
         return self.objects(split)
 
-    def _grounds(self) -> dict[str, list] | None:
+    def _grounds(self, splits: set[str]) -> dict[str, list] | None:
         if self._backgrounds == PROCEDURAL:
             return None
         named = named_pictures("backgrounds", folders_of("backgrounds", self._backgrounds), "path")
         grounds: dict[str, list] = {split: [] for split in SPLITS}
         for name, path in named.items():
             grounds[self._selection.split(name)].append(path)
-        for split, paths in grounds.items():
-            if not paths:
+        for split in splits:
+            if not grounds[split]:
                 raise ValueError(f"backgrounds must have an image for split '{split}', got none of {len(named)}")
         return grounds
 
