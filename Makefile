@@ -18,8 +18,8 @@ demo: $(ENVIRONMENT)  ## train a small 2S-RN and print its table (about 3 minute
 	.venv/bin/zoo eval experiment=demo ckpt_path=outputs/demo/train/checkpoints/best.ckpt hydra.run.dir=outputs/demo
 	.venv/bin/zoo report outputs/demo --output outputs/demo/report.html
 
-test: lint  ## lint, then run the tests
-	.venv/bin/python -m pytest
+test: lint  ## lint, then run the tests in two processes
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(ENVIRONMENT)  ## check style and formatting
 	.venv/bin/ruff check
