@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -29,6 +30,7 @@ from zoo.types import PairBatch, Representation
 TOOLS = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("ZOO_DATA", TOOLS.parents[1] / "shared" / "data"))
 RECIPE = "local_similarity"  # the experiment whose model and data the study takes
+SHARED = ("sources", "backgrounds", "min_area", "one_per_image", "canvas", "seed")  # with the recipe's training pairs
 OBJECTS = 50  # of the test split, five views of each
 QUANTISED_ON = 65_536  # local features of training galleries that codebooks are learnt from
 
@@ -85,7 +87,9 @@ class Store:
     def _synthetic(self) -> tuple[Path, Path]:
         out = self.folder / "synthetic"
         if not (out / "table.csv").is_file():
-            _run("make_cut_paste.py", out, "--split", "test", "--objects", str(OBJECTS), f"experiment={RECIPE}")
+            asked = OmegaConf.to_container(recipe().data, resolve=True)
+            changed = [f"{key}={json.dumps(asked[key])}" for key in SHARED]
+            _run("make_cut_paste.py", out, "--split", "test", "--objects", str(OBJECTS), *changed)
         return out / "images", out / "table.csv"
 
     def _oxford(self) -> tuple[Path, Path]:

@@ -33,11 +33,12 @@ from zoo.evaluation.record import environment
 from zoo.evaluation.tables import Table, mean_and_interval
 from zoo.files import replacing
 from zoo.models.local_similarity.losses import similarity
+from zoo.models.local_similarity.scoring import PairScorer
 from zoo.search.local_maps import correlations, encoded
 from zoo.types import Representation
 
 WORLDS = ("synthetic", "oxford")
-COLUMNS = ("clean/map", "shuffled/map", "gap/map")
+COLUMNS = ("clean", "shuffled", "gap")  # settings of the benchmark
 WEIGHT = 0.9  # of the local similarity in the fused one (paper)
 PARTS = (32, 64, 128)
 
@@ -55,12 +56,12 @@ HEADS = {
     "cls+loc": Head({}),
     "cls": Head({"loss": "cls"}),
     "triplet": Head({"loss": "triplet"}),
-    "cls+loc, seed 1": Head({}, seed=1),
-    "cls+loc, 4 shuffled negatives": Head({"shuffled_negatives": 4}),
+    "cls+loc, 8 hardest negatives": Head({"negatives": 8}),
+    "cls+loc, 8 shuffled negatives": Head({"shuffled_negatives": 8}),
     **{f"M = {parts}, fine-tuned": Head({}, "cls+loc", parts) for parts in PARTS},
 }
 ROWS = {  # codes' parts, None for the maps as they are → heads that are judged on them
-    None: ("cls+loc", "cls", "triplet", "cls+loc, seed 1", "cls+loc, 4 shuffled negatives"),
+    None: ("cls+loc", "cls", "triplet", "cls+loc, 8 hardest negatives", "cls+loc, 8 shuffled negatives"),
     **{parts: ("cls+loc", f"M = {parts}, fine-tuned") for parts in PARTS},
 }
 
@@ -97,7 +98,9 @@ class Study:
         cells: dict[str, dict[str, Any]] = {}
         for parts, names in ROWS.items():
             heads = {name: self.model(name) for name in names if name in self.options.heads}
-            key = json.dumps([world, parts, {name: weights_hash(each.net.head) for name, each in heads.items()}])
+            key = json.dumps(
+                [world, parts, self.options.every, {name: weights_hash(each.net.head) for name, each in heads.items()}]
+            )
             if key not in self.known:
                 self.known[key] = self._judged(maps, benchmark, heads, parts)
                 with replacing(self.file) as path:
@@ -111,13 +114,17 @@ class Study:
             quantizer = self.store.quantizer(parts, self.pairs)
             codes = torch.cat([encoded(part.float(), quantizer) for part in gallery.local_map.split(64)])
             gallery = replace(gallery, local_map=None, local_codes=codes, quantizer=quantizer)
-        scores = compared(maps.queries, gallery, heads)
+        rows = torch.arange(0, len(maps.queries), self.options.every)
+        scores = compared(maps.queries.rows(rows), gallery, heads)
         suffix = "" if parts is None else f", M = {parts}"
         say(f"judged{suffix} in {time.process_time() - started:.0f} s of processor time")
-        rows = torch.arange(len(maps.queries))
         return {
             f"{name}{suffix}": {
-                label: {"mean": cell.mean, "half_width": cell.half_width, "per_query": list(cell.per_query)}
+                label.split("/")[0]: {
+                    "mean": cell.mean,
+                    "half_width": cell.half_width,
+                    "per_query": list(cell.per_query),
+                }
                 for label, cell in benchmark.cells([Lists(rows, values)], torch.device("cpu")).items()
             }
             for name, values in scores.items()
@@ -129,12 +136,13 @@ def compared(queries: Representation, gallery: Representation, heads: dict[str, 
     """Returns row → scores (Q, N): R-MAC, R-Match, and each head's, alone and fused with R-MAC."""
     vectors = (queries.vector @ gallery.vector.T).double()
     rows: dict[str, list[Tensor]] = {name: [] for name in ("R-Match", *heads)}
+    scorers = {name: PairScorer(model.net.head) for name, model in heads.items()}
     for number, query in enumerate(queries.local_map.float()):
         parts: dict[str, list[Tensor]] = {name: [] for name in rows}
         for _, volumes in correlations(query, gallery):
             parts["R-Match"].append(volumes.flatten(2).amax(2).mean(1).double())
-            for name, model in heads.items():
-                parts[name].append(similarity(model.net.head(volumes).logits.double()))
+            for name, scorer in scorers.items():
+                parts[name].append(similarity(scorer(volumes).logits.double()))
         for name, part in parts.items():
             rows[name].append(torch.cat(part))
         if number % 20 == 0:
@@ -146,7 +154,7 @@ def compared(queries: Representation, gallery: Representation, heads: dict[str, 
 
 def table_of(cells: dict[str, dict[str, dict[str, Any]]], names: Sequence[str]) -> Table:
     """Returns a table of rows, three columns for each world."""
-    headers = ["similarity", *(f"{world}: {label.split('/')[0]}" for world in cells for label in COLUMNS)]
+    headers = ["similarity", *(f"{world}: {label}" for world in cells for label in COLUMNS)]
     lines = [
         [name, *(mean_and_interval(each["mean"], each["half_width"]) for each in _values(cells, name))]
         for name in names
@@ -178,12 +186,18 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("outputs/local_similarity_table"))
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
+    parser.add_argument("--train-only", action="store_true", help="train the heads, judge nothing")
     parser.add_argument("--pairs", type=int, default=3200, help="training pairs (%(default)s)")
-    parser.add_argument("--steps", type=int, default=1600, help="of 8 pairs (%(default)s)")
-    parser.add_argument("--tuning-steps", type=int, default=400, help="of fine-tuning on codes (%(default)s)")
+    parser.add_argument("--every", type=int, default=1, help="judge every n-th query only")
+    parser.add_argument("--steps", type=int, default=1200, help="of 8 pairs (%(default)s)")
+    parser.add_argument("--tuning-steps", type=int, default=300, help="of fine-tuning on codes (%(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     study = Study(Store(options.cache), options)
+    if options.train_only:
+        for name in options.heads:
+            study.model(name)
+        return
     cells = {world: study.cells(world) for world in options.worlds}
     table = table_of(cells, list(next(iter(cells.values()))))
     about = environment()
