@@ -97,11 +97,15 @@ def rows(repeats: int = 7) -> list[dict[str, object]]:
         task = f"coding: {CODED} maps {GALLERY} x {GALLERY}, M = {parts}"
         table += _rows(task, "", coding_candidates(parts), repeats)
     taken = statistics.median(shortlist_seconds() for _ in range(3))
-    task, blank = f"correlation: a shortlist of {SHORTLIST:,}", {"times zoo": "", "deviation": ""}
-    return [
-        *table,
-        {"task": f"correlation: a shortlist of {SHORTLIST:,}", "candidate": "zoo", "ms": taken * 1e3, **blank},
-    ]
+    last = {
+        "task": f"correlation: a shortlist of {SHORTLIST:,}, M = 128",
+        "candidate": "zoo",
+        "ms": round(taken * 1e3),
+        "times zoo": "",
+        "deviation": "",
+        "goal": "<= 5,000 with the network",
+    }
+    return [*table, last]
 
 
 def _rows(task: str, goal: str, candidates: dict[str, Candidate], repeats: int) -> list[dict[str, object]]:
