@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -19,7 +20,7 @@ from zoo.models.local_similarity.head import CorrelationHead
 from zoo.models.local_similarity.module import LocalSimilarity
 from zoo.models.local_similarity.net import LocalSimilarityNet
 from zoo.models.local_similarity.stages import part
-from zoo.ops.correlation import correlation_volume, shuffled_cells
+from zoo.ops.correlation import all_correlation_volumes, correlation_volume, shuffled_cells
 from zoo.types import Batch
 
 BEHIND_THE_MAP = 4_000_000  # weights; the classifiers of VGG would take seconds to draw
@@ -136,7 +137,7 @@ def test_networks_that_cannot_be_parted_are_refused(network, message):
 
 
 def test_a_network_of_timm_that_puts_channels_last_is_refused():
-    with pytest.raises(ValueError, match="backbone must be a sequence of layers .* mambaout_femto isn't"):
+    with pytest.raises(ValueError, match=r"backbone must be a sequence of layers .* mambaout_femto isn't"):
         zoo.create_model("local_similarity", backbone="mambaout_femto", backbone_weights="random")
 
 
@@ -260,6 +261,13 @@ def test_the_volume_is_that_of_a_loop(galleries, queries):
                     for xg in range(5):
                         own, other = gallery[item % galleries, :, yg, xg], query[item % queries, :, yq, xq]
                         assert volume[item, yq * 3 + xq, yg, xg].item() == pytest.approx((own @ other).item(), abs=1e-5)
+
+
+def test_all_volumes_are_those_of_each_pair():
+    galleries, queries = torch.randn(3, 6, 4, 5), torch.randn(2, 6, 2, 3)
+    found = all_correlation_volumes(galleries, queries)
+    for g, q in itertools.product(range(3), range(2)):
+        torch.testing.assert_close(found[g, q], correlation_volume(galleries[g : g + 1], queries[q : q + 1])[0])
 
 
 @settings(max_examples=40, deadline=None)
