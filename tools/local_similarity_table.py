@@ -39,30 +39,35 @@ from zoo.types import Representation
 
 WORLDS = ("synthetic", "oxford")
 COLUMNS = ("clean", "shuffled", "gap")  # settings of the benchmark
+SEED = 0
 WEIGHT = 0.9  # of the local similarity in the fused one (paper)
 PARTS = (32, 64, 128)
 
 
 class Head(NamedTuple):
-    """A head of the tables: what differs from the recipe's model, the head that it starts with, the codes' parts."""
+    """A head of the tables: what differs from the recipe's model, the head that it starts with, the codes' parts.
+
+    `steps` is the option that says how many.
+    """
 
     changed: dict[str, Any]
     start: str | None = None
     parts: int | None = None
-    seed: int = 0
+    steps: str = "steps"
 
 
+HARD = {"negatives": 8}
 HEADS = {
     "cls+loc": Head({}),
     "cls": Head({"loss": "cls"}),
     "triplet": Head({"loss": "triplet"}),
-    "cls+loc, 8 hardest negatives": Head({"negatives": 8}),
-    "cls+loc, 8 shuffled negatives": Head({"shuffled_negatives": 8}),
-    **{f"M = {parts}, fine-tuned": Head({}, "cls+loc", parts) for parts in PARTS},
+    "local": Head(HARD, "cls+loc", steps="hard_steps"),
+    "local, 8 shuffled negatives": Head({**HARD, "shuffled_negatives": 8}, "cls+loc", steps="hard_steps"),
+    **{f"tuned on M = {parts}": Head(HARD, "local", parts, "tuning_steps") for parts in PARTS},
 }
 ROWS = {  # codes' parts, None for the maps as they are → heads that are judged on them
-    None: ("cls+loc", "cls", "triplet", "cls+loc, 8 hardest negatives", "cls+loc, 8 shuffled negatives"),
-    **{parts: ("cls+loc", f"M = {parts}, fine-tuned") for parts in PARTS},
+    None: ("local", "local, 8 shuffled negatives", "cls+loc", "cls", "triplet"),
+    **{parts: ("local", f"tuned on M = {parts}") for parts in PARTS},
 }
 
 
@@ -78,19 +83,24 @@ class Study:
     def model(self, name: str) -> Any:
         """Returns the model with the head of a name."""
         head = HEADS[name]
-        steps = self.options.steps if head.start is None else self.options.tuning_steps
-        about = json.dumps([name, head, steps, self.options.pairs, self.store.model.registered["parameters"]])
-        return self.store.head(name.replace(" ", "_"), lambda: self._trained(name, head, steps), about)
+        about = json.dumps([self._chain(name), self.options.pairs, self.store.model.registered["parameters"]])
+        return self.store.head(name.replace(" ", "_"), lambda: self._trained(name, head), about)
 
-    def _trained(self, name: str, head: Head, steps: int) -> Any:
+    def _chain(self, name: str) -> list[Any]:
+        """Returns all that a head has been through."""
+        head = HEADS[name]
+        before = [] if head.start is None else self._chain(head.start)
+        return [*before, [head.changed, head.parts, vars(self.options)[head.steps]]]
+
+    def _trained(self, name: str, head: Head) -> Any:
         say(f"training {name}")
-        torch.manual_seed(head.seed)
+        torch.manual_seed(SEED)
         model = zoo.create_model(RECIPE, **{**self.store.model.registered["parameters"], **head.changed})
         if head.start is not None:
             model.net.head.load_state_dict(self.model(head.start).net.head.state_dict())
         if head.parts is not None:
             model.quantizer = self.store.quantizer(head.parts, self.pairs)
-        return train(model, self.pairs, steps, head.seed)
+        return train(model, self.pairs, vars(self.options)[head.steps], SEED)
 
     def cells(self, world: str) -> dict[str, dict[str, Any]]:
         """Returns row → cells of a world, as results.json keeps them."""
@@ -170,7 +180,7 @@ def _values(cells: dict[str, dict[str, dict[str, Any]]], name: str) -> list[dict
 def _comparisons(cells: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
     """Yields a sentence for each world, baseline and setting: what local similarity gains, query by query."""
     for world, rows in cells.items():
-        for own in ("cls+loc", "cls+loc + R-MAC"):
+        for own in ("local", "local + R-MAC"):
             for other in ("R-MAC", "R-Match"):
                 for label in COLUMNS[:2]:
                     gains = np.subtract(*(np.array(rows[name][label]["per_query"]) for name in (own, other)))
@@ -189,8 +199,9 @@ def main() -> None:
     parser.add_argument("--train-only", action="store_true", help="train the heads, judge nothing")
     parser.add_argument("--pairs", type=int, default=3200, help="training pairs (%(default)s)")
     parser.add_argument("--every", type=int, default=1, help="judge every n-th query only")
-    parser.add_argument("--steps", type=int, default=1200, help="of 8 pairs (%(default)s)")
-    parser.add_argument("--tuning-steps", type=int, default=300, help="of fine-tuning on codes (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1200, help="of 8 pairs, with all 56 negatives (%(default)s)")
+    parser.add_argument("--hard-steps", type=int, default=3000, help="more, with the 8 hardest negatives (%(default)s)")
+    parser.add_argument("--tuning-steps", type=int, default=500, help="of fine-tuning on codes (%(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     study = Study(Store(options.cache), options)
