@@ -94,14 +94,14 @@ def _conclude(
         trained = checkpoints.load_model(path) if path else model
         path = str(_fitting.fit(cfg, trained, data, trainer, run_dir, ("best",)))
     if trainer.is_global_zero:
-        _tell(cfg, path)
+        _tell(cfg, path, model)
     if tested is not None:
         _test(cfg, path, model, data, *tested, trainer, run_dir)
     return training.best_score(best.best_model_path) if best and best.best_model_path else None
 
 
-def _tell(cfg: DictConfig, path: str) -> None:
-    """Says where the checkpoint is and how it is evaluated on the data that it was trained with."""
+def _tell(cfg: DictConfig, path: str, model: Any) -> None:
+    """Says where the checkpoint is and how it is evaluated on the data that it was trained with, or used."""
     from hydra.core.hydra_config import HydraConfig
 
     from zoo.commands import _setup
@@ -110,7 +110,10 @@ def _tell(cfg: DictConfig, path: str) -> None:
         typed = [word for word in HydraConfig.get().overrides.task if word.startswith(("experiment=", "data"))]
         words = [*typed, *(["weights=null"] if cfg.weights else []), f"ckpt_path={path}"]
         _setup.log.info("%s checkpoint: %s", Path(path).stem, path)
-        _setup.log.info("evaluate it with: zoo eval %s", " ".join(map(shlex.quote, words)))
+        how = f"evaluate it with: zoo eval {shlex.join(words)}"
+        if model.judges_itself:  # no benchmark of `zoo eval` is like its validation
+            how = f"use it with: {shlex.join(['zoo', 'embed', 'FOLDER', f'ckpt_path={path}'])}"
+        _setup.log.info("%s", how)
 
 
 def _test(
