@@ -77,8 +77,6 @@ class Study:
     def __init__(self, store: Store, options: argparse.Namespace) -> None:
         self.store, self.options = store, options
         self.pairs = store.pairs(options.pairs)
-        self.file = store.folder / "results.json"
-        self.known = json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def model(self, name: str) -> Any:
         """Returns the model with the head of a name."""
@@ -105,17 +103,19 @@ class Study:
     def cells(self, world: str) -> dict[str, dict[str, Any]]:
         """Returns row → cells of a world, as results.json keeps them."""
         maps, benchmark = self.store.maps(world)
+        file = self.store.folder / f"results-{world}.json"
+        known = json.loads(file.read_text()) if file.is_file() else {}
         cells: dict[str, dict[str, Any]] = {}
         for parts, names in ROWS.items():
             heads = {name: self.model(name) for name in names if name in self.options.heads}
             key = json.dumps(
                 [world, parts, self.options.every, {name: weights_hash(each.net.head) for name, each in heads.items()}]
             )
-            if key not in self.known:
-                self.known[key] = self._judged(maps, benchmark, heads, parts)
-                with replacing(self.file) as path:
-                    path.write(json.dumps(self.known).encode())
-            cells |= self.known[key]
+            if key not in known:
+                known[key] = self._judged(maps, benchmark, heads, parts)
+                with replacing(file) as path:
+                    path.write(json.dumps(known).encode())
+            cells |= known[key]
         return cells
 
     def _judged(self, maps: Maps, benchmark: Any, heads: dict[str, Any], parts: int | None) -> dict[str, Any]:
@@ -138,6 +138,7 @@ class Study:
                 for label, cell in benchmark.cells([Lists(rows, values)], torch.device("cpu")).items()
             }
             for name, values in scores.items()
+            if parts is None or name != "R-MAC"  # which has no codes
         }
 
 
