@@ -106,7 +106,8 @@ class Study:
         file = self.store.folder / f"results-{world}.json"
         known = json.loads(file.read_text()) if file.is_file() else {}
         cells: dict[str, dict[str, Any]] = {}
-        for parts, names in ROWS.items():
+        for parts in self.options.parts:
+            names = ROWS[parts]
             heads = {name: self.model(name) for name in names if name in self.options.heads}
             key = json.dumps(
                 [world, parts, self.options.every, {name: weights_hash(each.net.head) for name, each in heads.items()}]
@@ -196,6 +197,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="Markdown file; standard output if left out")
     parser.add_argument("--cache", type=Path, default=Path("outputs/local_similarity_table"))
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
+    every = [str(parts or "full") for parts in ROWS]
+    parser.add_argument(
+        "--parts", nargs="+", choices=every, default=every, help="M of the codes; full: the maps themselves"
+    )
     parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
     parser.add_argument("--train-only", action="store_true", help="train the heads, judge nothing")
     parser.add_argument("--pairs", type=int, default=3200, help="training pairs (%(default)s)")
@@ -204,6 +209,7 @@ def main() -> None:
     parser.add_argument("--hard-steps", type=int, default=3000, help="more, with the 8 hardest negatives (%(default)s)")
     parser.add_argument("--tuning-steps", type=int, default=500, help="of fine-tuning on codes (%(default)s)")
     options = parser.parse_args()
+    options.parts = [None if each == "full" else int(each) for each in options.parts]
     torch.set_num_threads(1)
     study = Study(Store(options.cache), options)
     if options.train_only:
