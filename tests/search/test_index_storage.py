@@ -24,13 +24,15 @@ KINDS = {
     "flat": {"metric": "l2"},
     "regions": {"metric": "dot", "shortlist": 30},  # so that there is a snapshot, too
     "ivf_pq": {"lists": 2, "subquantizers": 4, "bits": 4, "probes": 2, "metric": "l2"},
+    "local_maps": {"subquantizers": 4, "centroids": 8, "train_size": 200, "metric": "l2"},
 }
 
 
 def gallery(count):
     generator = torch.Generator().manual_seed(0)
     regions = torch.randn(count, 2, DIMENSION, generator=generator)
-    return Representation(vector=regions[:, 0], regions=regions, fingerprint="f" * 16)
+    maps = torch.randn(count, DIMENSION, 3, 2, generator=generator)
+    return Representation(vector=regions[:, 0], regions=regions, local_map=maps, fingerprint="f" * 16)
 
 
 @cache
