@@ -286,3 +286,16 @@ def test_what_is_asked_too_early_or_isn_t_there_is_named(tmp_path):
     photos(tmp_path, 1)
     with pytest.raises(ValueError, match="backgrounds must have an image for split"):
         module(sources=[drawn(3)], backgrounds=str(tmp_path / "images"))
+
+
+def test_whole_photos_are_objects_that_may_fill_the_gallery(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    for number in range(20):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    data = create("data", "cut_paste", sources=[{"kind": "photos", "images": str(tmp_path)}], canvas=96)
+    data.setup()
+    item = data.objects("train")[0]
+    assert data.view(item, 0).box == (0, 0, 80, 60)
+    left, top, right, bottom = data.view(item, 1).box
+    assert 0 < (right - left) * (bottom - top) < 96 * 96
+    assert len(data.objects("train")) + len(data.objects("val")) + len(data.objects("test")) == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ KEYS = {
     "procedural": ("count",),
     "coco": ("annotations", "images"),
     "masks": ("images", "masks"),
+    "photos": ("images",),
     "pairs": ("table", "root"),
 }
 
@@ -146,6 +148,8 @@ def find_objects(source: Source, selection: Selection, seed: int) -> list[Object
         return _drawn(source, selection, seed)
     if source.kind == "pairs":
         return _photographed(source, selection)
+    if source.kind == "photos":
+        return _whole_photos(source, selection)
     seen, kept = 0, {}
     for item in (_from_coco if source.kind == "coco" else _from_masks)(source, selection):
         seen += 1
@@ -182,6 +186,21 @@ class _Segmentation:
 
     def __call__(self, size: tuple[int, int]) -> Image.Image:
         return draw_segmentation(self.segmentation, size)
+
+
+class _Whole:
+    """The mask of a whole photo."""
+
+    def __call__(self, size: tuple[int, int]) -> Image.Image:
+        return Image.new("L", size, 255)
+
+
+def _whole_photos(source: Source, selection: Selection) -> list[Masked]:
+    photos = named_pictures(f"images of source {source.name}", [Path(source.keys["images"]).expanduser()], "path")
+    return [
+        Masked(source.name, _name(source, image, None), image, selection.split(image), path, math.inf, _Whole())
+        for image, path in photos.items()
+    ]
 
 
 def _drawn(source: Source, selection: Selection, seed: int) -> list[Drawn]:

@@ -31,10 +31,11 @@ LEAST_AREA = 16  # px; what is smaller may vanish when it is shrunk
 class CutPaste(SplitDataModule):
     """Pairs of views of objects, as `PairBatch`; splits train, val and test share no photo, object or background.
 
-    `sources` lists mappings with a `kind` (procedural, masks, coco or pairs), a `weight` (default 1), with which its
-    pairs are drawn for training, and the kind's own keys; instance masks below `min_area` px are left out, all but the
-    largest of a photo too with `one_per_image`. `backgrounds` is "procedural", a folder or a list of folders. A photo
-    belongs to test or val by a hash of its name, with probability `test_share` or `val_share`, else to train.
+    `sources` lists mappings with a `kind` (procedural, masks, coco, photos or pairs), a `weight` (default 1), with
+    which its pairs are drawn for training, and the kind's own keys; instance masks below `min_area` px are left out,
+    all but the largest of a photo too with `one_per_image`. `backgrounds` is "procedural", a folder or a list of
+    folders. A photo belongs to test or val by a hash of its name, with probability `test_share` or `val_share`, else to
+    train.
 
     An object has `1 + copies` views: the photo itself, shrunk to `canvas` px, and copies on backgrounds, as `Recipe`
     says of the other parameters; with `fresh` other ones in every epoch of training. A training epoch has
