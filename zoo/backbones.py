@@ -34,7 +34,7 @@ _PROBES = (32, 64, 128)  # px; the last is large enough for every network's smal
 # images a second in pieces of 4, and 26 in one piece of 64.
 _CPU_PIXELS = 2**18
 
-_CHOICES = "name a .safetensors or .pth file, or say hub (download them) or random"
+_CHOICES = "name a .safetensors or .pth file (model.backbone_weights=FILE), or say hub (download them) or random"
 
 
 class Backbone(nn.Module):

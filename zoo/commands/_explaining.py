@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.commands._found import FOUND_INK, QUERY_INK, SIDE, Pictures
+from zoo.commands._found import FOUND_INK, QUERY_INK, SIDE, Pictures, evidence_words
 from zoo.commands._searching import log
 from zoo.registry import UsageError
 from zoo.search._names import one_line
@@ -65,13 +65,19 @@ def _row(pictures: Pictures, index: Index, query: Query, ranking: Ranking, rank:
         picture, scale = pictures.picture(path)
     except (OSError, ValueError):
         return None
-    box = (ranking.evidence[rank] if ranking.evidence else {}).get("box")
+    seen = ranking.evidence[rank] if ranking.evidence else {}
+    box = seen.get("box")
     found = [Outline([(x * scale, y * scale) for x, y in _corners(box)], FOUND_INK)] if box else []
     asked = [Outline(_corners(query.box), QUERY_INK)] if query.box else []
     tiles = [pictures.tile(None if query.path is None else str(query.path), "query", asked)]
-    tiles.append(Tile(picture, f"{rank + 1}: {float(ranking.scores[rank]):.3g}", outlines=found))
-    tiles += [Tile(overlaid(picture, heat.cpu().numpy()), layer) for layer, heat in maps.items()]
+    words = evidence_words(seen).replace(", ", "\n")
+    tiles.append(Tile(picture, f"{rank + 1}: {float(ranking.scores[rank]):.3g}\n{words}", outlines=found))
+    tiles += [Tile(overlaid(picture, heat.cpu().numpy()), _caption(layer, heat)) for layer, heat in maps.items()]
     return SheetRow(f"{one_line(query.name)} in {one_line(str(ranking.ids[rank]))}", tiles)
+
+
+def _caption(layer: str, heat: Any) -> str:
+    return f"{layer}\n" + ("blue 0, red most" if heat.any() else "nothing speaks for it")
 
 
 def _corners(box: Sequence[float]) -> list[tuple[float, float]]:

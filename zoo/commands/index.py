@@ -165,7 +165,9 @@ def _train(built: Index, features: Features) -> None:
     """Lets a new index learn from images drawn from all of the features, where it wants to."""
     wanted = 0 if len(built) or not len(features) else min(built.sample_size(features.rows([0])), len(features))
     if wanted:
-        log.info("the index learns from %s of %s images", f"{wanted:,}", f"{len(features):,}")
+        log.info(
+            "the index learns from %s of %s images, which may take a minute or two", f"{wanted:,}", f"{len(features):,}"
+        )
         built.train(features.rows(sorted(random.Random(_SEED).sample(range(len(features)), wanted))))
 
 

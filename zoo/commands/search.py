@@ -72,10 +72,11 @@ def _check_stages(rerankers: list[Any], index: Any, extra: Any, cfg: DictConfig)
         if missing:
             model = "local_features" if any(field.startswith("keypoint") for field in missing) else "MODEL"
             what = "KEYPOINTS" if model == "local_features" else "FOLDER"
+            where = "index doesn't" if extra is None else f"index and features {extra.path} don't"
+            local = ", or search one of zoo index index=local_maps" if "local_map" in missing else ""
             raise UsageError(
-                f"reranker {name_of(stage)} needs {', '.join(missing)}, which the index"
-                f"{'' if extra is None else f' and features {extra.path}'} don't hold: "
-                f"features={what}, a folder of zoo embed model={model}"
+                f"reranker {name_of(stage)} needs {', '.join(missing)}, which the {where} hold: "
+                f"features={what}, a folder of zoo embed model={model}{local}"
             )
     if cfg.shortlist is not None and cfg.shortlist < cfg.k and any(not hasattr(stage, "expand") for stage in rerankers):
         log.info(

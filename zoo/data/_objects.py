@@ -129,8 +129,10 @@ def check_sources(sources: Sequence[Mapping[str, Any]]) -> list[Source]:
         kind, weight = entry["kind"], entry.get("weight", 1)
         keys = {key: value for key, value in entry.items() if key not in ("kind", "weight")}
         if set(keys) != set(KEYS[kind]):
-            wanted = ", ".join(("kind", "weight", *KEYS[kind]))
-            raise ValueError(f"a source of kind {kind} must have the keys {wanted}, got {', '.join(entry)}")
+            wanted = ", ".join(("kind", *KEYS[kind]))
+            raise ValueError(
+                f"a source of kind {kind} must have the keys {wanted} (weight: as you like), got {', '.join(entry)}"
+            )
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise ValueError(f"the weight of a source must be a number above 0, got {weight!r}")
         again = sum(source.kind == kind for source in found)

@@ -21,6 +21,7 @@ from zoo.data._objects import Masked, Object, Photographed, Selection, check_sou
 from zoo.data._pair_sets import PairSet, Sides, TrainingPairs, Workshop
 from zoo.data._pairs_table import SPLITS
 from zoo.data._procedural import numbers
+from zoo.files import BadFile
 
 log = logging.getLogger("zoo")
 
@@ -193,7 +194,10 @@ class CutPaste(SplitDataModule):
 
     def _some(self, split: str) -> list[Object]:
         if not self.objects(split):
-            raise ValueError(f"split '{split}' must have an object, got none: add sources or enlarge its share")
+            raise BadFile(
+                f"split '{split}' must have an object, got none: add sources, or change data.val_share, "
+                "data.test_share (a table of pairs may say it itself, in its column split)"
+            )
         return self.objects(split)
 
     def _grounds(self, splits: set[str]) -> dict[str, list] | None:
@@ -205,7 +209,10 @@ class CutPaste(SplitDataModule):
             grounds[self._selection.split(name)].append(path)
         for split in splits:
             if not grounds[split]:
-                raise ValueError(f"backgrounds must have an image for split '{split}', got none of {len(named)}")
+                raise BadFile(
+                    f"backgrounds must have an image for split '{split}', got none of {len(named)}: add some, or "
+                    "change data.val_share, data.test_share"
+                )
         return grounds
 
 

@@ -56,7 +56,7 @@ class ProductQuantizer:
         check_parts(m, x.shape[1])
         if not np.isfinite(x).all():
             raise ValueError("x must be finite, got NaN or infinite values")
-        logging.getLogger(__name__).info("product quantiser: %d parts learnt from %s descriptors", m, f"{len(x):,}")
+        logging.getLogger(__name__).info("product quantiser: learning %d parts from %s descriptors", m, f"{len(x):,}")
         parts = x.reshape(len(x), m, -1)
         return cls(np.stack([_clustered(np.ascontiguousarray(parts[:, part]), k, seed) for part in range(m)]))
 

@@ -12,7 +12,7 @@ from zoo.models.local_similarity.boxes import decode_boxes
 from zoo.models.local_similarity.explaining import explain
 from zoo.models.local_similarity.head import CorrelationHead
 from zoo.models.local_similarity.losses import similarity
-from zoo.models.local_similarity.scoring import PairScorer
+from zoo.models.local_similarity.scoring import PairScorer, check_precision
 from zoo.search._checks import check_counts
 from zoo.search.local_maps import correlations, local_map_of
 from zoo.search.reranking import HitReranker, cosines
@@ -34,7 +34,8 @@ class LocalSimilarityReranker(HitReranker):
     Global is the cosine of the vectors, local the probability that the head finds the query in the hit. With `expand`
     = n the n best hits and the query are averaged, and the global similarity is that to the mean: query expansion, of
     which the paper doesn't say how it was done. Evidence: `local`, `global`, and where the query is found `box`, px of
-    the hit (shares of its sides where `width` and `height` aren't in its metadata). The head is that of `weights`, else
+    the hit (shares of its sides where `width` and `height` aren't in its metadata); found is what has a probability
+    above 0.5, by a head that was taught boxes. The head is that of `weights`, else
     of the model that the search hands over (`use_model`). `conf/reranker/local_similarity.yaml` explains the rest.
     Raises ValueError where there is no head, or one of other grids than the maps.
     """
@@ -47,6 +48,7 @@ class LocalSimilarityReranker(HitReranker):
             raise ValueError(f"weight must lie in 0 … 1, got {weight!r}")
         if expand != 0:
             check_counts(expand=expand)
+        check_precision(precision)
         self.weight, self.count, self.renormalise, self.precision = weight, expand, renormalise, precision
         self._head: CorrelationHead | None = None
         self._own = weights is not None

@@ -27,6 +27,12 @@ REFINED = 150  # pairs of a search in bf16 that are scored again in fp32: a hund
 CPU_BLOCK, DEVICE_BLOCK = 64, 2048  # pairs
 
 
+def check_precision(precision: str) -> None:
+    """Raises ValueError for a precision that isn't known."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
 class PairScorer:
     """Scores correlation volumes as `head` does in evaluation, without gradients, but several times as fast.
 
@@ -37,8 +43,7 @@ class PairScorer:
     """
 
     def __init__(self, head: CorrelationHead, precision: str = "fp32") -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        check_precision(precision)
         self._head = copy.deepcopy(head).eval().requires_grad_(False)
         self._device = self._head.exists.weight.device
         self._exact = PairScorer(head) if precision == "bf16" and self._device.type == "cpu" else None
