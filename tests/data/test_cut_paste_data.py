@@ -258,7 +258,7 @@ def test_real_masks_give_the_extent_of_their_pixels():
     ("parameters", "rule"),
     [
         ({"sources": []}, "sources must be a list of at least one mapping"),
-        ({"sources": [{"kind": "video"}]}, "kind, one of procedural, coco, masks, pairs"),
+        ({"sources": [{"kind": "video"}]}, "kind, one of procedural, coco, masks, photos, pairs"),
         ({"sources": [{"kind": "procedural", "number": 3}]}, "must have the keys kind, count"),
         ({"sources": [{"kind": "procedural", "count": 3, "weight": 0}]}, "must be a number above 0, got 0"),
         ({"scale": [0.8, 0.2]}, r"scale must be \[least, most\] in 0.02 … 1, got \[0.8, 0.2\]"),
