@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.commands._found import FOUND_INK, QUERY_INK, SIDE, Pictures, evidence_words
+from zoo.commands._found import FOUND_INK, QUERY_INK, SIDE, Pictures, evidence_words, rectangle
 from zoo.commands._searching import log
 from zoo.registry import UsageError
 from zoo.search._names import one_line
@@ -67,8 +67,8 @@ def _row(pictures: Pictures, index: Index, query: Query, ranking: Ranking, rank:
         return None
     seen = ranking.evidence[rank] if ranking.evidence else {}
     box = seen.get("box")
-    found = [Outline([(x * scale, y * scale) for x, y in _corners(box)], FOUND_INK)] if box else []
-    asked = [Outline(_corners(query.box), QUERY_INK)] if query.box else []
+    found = [Outline([(x * scale, y * scale) for x, y in rectangle(box)], FOUND_INK)] if box else []
+    asked = [Outline(rectangle(query.box), QUERY_INK)] if query.box else []
     tiles = [pictures.tile(None if query.path is None else str(query.path), "query", asked)]
     words = evidence_words(seen).replace(", ", "\n")
     tiles.append(Tile(picture, f"{rank + 1}: {float(ranking.scores[rank]):.3g}\n{words}", outlines=found))
@@ -78,8 +78,3 @@ def _row(pictures: Pictures, index: Index, query: Query, ranking: Ranking, rank:
 
 def _caption(layer: str, heat: Any) -> str:
     return f"{layer}\n" + ("blue 0, red most" if heat.any() else "nothing speaks for it")
-
-
-def _corners(box: Sequence[float]) -> list[tuple[float, float]]:
-    left, top, right, bottom = box
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]

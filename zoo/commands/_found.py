@@ -186,7 +186,7 @@ def _query_outlines(query: Query, hits: Sequence[Mapping[str, Any]]) -> list[Any
     """Returns the query's box, and inside it what of the query the best hit matched."""
     from zoo.evaluation.pictures import Outline
 
-    outlines = [Outline(_rectangle(query.box), QUERY_INK)] if query.box else []
+    outlines = [Outline(rectangle(query.box), QUERY_INK)] if query.box else []
     corners = _corners((hits[0]["evidence"] if hits else None) or {}, "query_")
     left, top = query.box[:2] if query.box else (0, 0)
     return [*outlines, *([Outline([(x + left, y + top) for x, y in corners], FOUND_INK)] if corners else [])]
@@ -199,10 +199,11 @@ def _corners(evidence: Mapping[str, Any], prefix: str) -> list[tuple[float, floa
         return [tuple(corner) for corner in hull]
     if not box:
         return []
-    return [tuple(corner) for corner in box] if len(box) and isinstance(box[0], list) else _rectangle(box)
+    return [tuple(corner) for corner in box] if len(box) and isinstance(box[0], list) else rectangle(box)
 
 
-def _rectangle(box: Sequence[float]) -> list[tuple[float, float]]:
+def rectangle(box: Sequence[float]) -> list[tuple[float, float]]:
+    """Returns the four corners of a box x0, y0, x1, y1."""
     left, top, right, bottom = box
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 

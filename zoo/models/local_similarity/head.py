@@ -44,11 +44,15 @@ class CorrelationHead(nn.Module):
 
     def forward(self, volumes: Tensor) -> Found:
         """Returns what is found in `volumes` (B, Hq * Wq, Hg, Wg); raises ValueError for other grids than its own."""
+        self.check(volumes)
+        features = self.convolutions(volumes).flatten(1)
+        return Found(self.exists(features), self.location(features))
+
+    def check(self, volumes: Tensor) -> None:
+        """Raises ValueError for volumes of other grids than its own."""
         expected = (self.query_grid**2, self.gallery_grid, self.gallery_grid)
         if volumes.shape[1:] != expected:
             raise ValueError(f"volumes must be (B, {', '.join(map(str, expected))}), got {tuple(volumes.shape)}")
-        features = self.convolutions(volumes).flatten(1)
-        return Found(self.exists(features), self.location(features))
 
     @property
     def layers(self) -> dict[str, nn.Module]:

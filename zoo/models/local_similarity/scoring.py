@@ -55,9 +55,7 @@ class PairScorer:
 
         Raises ValueError for other grids than the head's.
         """
-        expected = (self._head.query_grid**2, self._head.gallery_grid, self._head.gallery_grid)
-        if volumes.shape[1:] != expected:
-            raise ValueError(f"volumes must be (B, {', '.join(map(str, expected))}), got {tuple(volumes.shape)}")
+        self._head.check(volumes)
         features = self._features(volumes.to(self._device))
         return Found(self._head.exists(features), self._head.location(features))
 
