@@ -110,13 +110,9 @@ class Store:
         gallery, queries = (Representation(**part) for part in parts)
         return Maps(queries, gallery), benchmark
 
-    def pairs(self, count: int, photos: bool = False) -> dict[str, Tensor]:
-        """Returns the fields of a `PairBatch` of `count` training pairs, with maps in place of images.
-
-        Of the recipe's sources, or of whole `photos`, those of its backgrounds.
-        """
-        changed = {"sources": [{"kind": "photos", "images": str(recipe().data.backgrounds)}]} if photos else {}
-        data = config.instantiate(recipe().data, pairs_per_epoch=count, **changed)
+    def pairs(self, count: int) -> dict[str, Tensor]:
+        """Returns the fields of a `PairBatch` of `count` training pairs, with maps in place of images."""
+        data = config.instantiate(recipe().data, pairs_per_epoch=count)
         about = json.dumps([count, data.registered["parameters"], self.model.fingerprint()])
         return self._kept("pairs", about, lambda: self._embedded_pairs(data))
 

@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 from zoo.data._compose import DRAWS, MARGIN, Recipe, cut_out, paste
 
 PLAIN = {
-    **{"canvas": 240, "rotation": 0.0, "scale": (0.5, 0.5), "enlargement": 9.0, "jitter": 0.0},
+    **{"canvas": 240, "rotation": 0.0, "perspective": 0.0, "scale": (0.5, 0.5), "enlargement": 9.0, "jitter": 0.0},
     **{"crop": (1.0, 1.0), "border": (0.0, 0.0), "visible": 0.6},
 }
-WILD = {**PLAIN, "rotation": 180.0, "scale": (0.1, 1.0), "crop": (0.3, 1.0), "border": (0.0, 8.0)}
+WILD = {**PLAIN, "rotation": 180.0, "perspective": 0.3, "scale": (0.1, 1.4), "crop": (0.3, 1.0), "border": (0.0, 8.0)}
 
 
 def red_cutout(shape, size=(150, 120), longest=480):

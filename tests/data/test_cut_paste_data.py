@@ -258,10 +258,12 @@ def test_real_masks_give_the_extent_of_their_pixels():
     ("parameters", "rule"),
     [
         ({"sources": []}, "sources must be a list of at least one mapping"),
-        ({"sources": [{"kind": "video"}]}, "kind, one of procedural, coco, masks, photos, pairs"),
+        ({"sources": [{"kind": "video"}]}, "kind, one of procedural, coco, masks, photos, folders, pairs"),
         ({"sources": [{"kind": "procedural", "number": 3}]}, "must have the keys kind, count"),
         ({"sources": [{"kind": "procedural", "count": 3, "weight": 0}]}, "must be a number above 0, got 0"),
-        ({"scale": [0.8, 0.2]}, r"scale must be \[least, most\] in 0.02 … 1, got \[0.8, 0.2\]"),
+        ({"scale": [0.8, 0.2]}, r"scale must be \[least, most\] in 0.02 … 4, got \[0.8, 0.2\]"),
+        ({"sources": [drawn(3, jitter=2)]}, "jitter of source procedural must be a number in 0 … 0.9, got 2"),
+        ({"sources": [{"kind": "pairs", "table": "x", "root": "y", "scale": [1, 1]}]}, r"as you like: weight\), got"),
         ({"rotation": -4}, "rotation must be a number in 0 … 180, got -4"),
         ({"min_area": 0}, "min_area must be a number of at least 16 px, got 0"),
         ({"val_share": 0.7, "test_share": 0.4}, "must leave something to train"),
@@ -299,3 +301,50 @@ def test_whole_photos_are_objects_that_may_fill_the_gallery(tmp_path):
     left, top, right, bottom = data.view(item, 1).box
     assert 0 < (right - left) * (bottom - top) < 96 * 96
     assert len(data.objects("train")) + len(data.objects("val")) + len(data.objects("test")) == 20
+
+
+def test_a_source_may_have_a_recipe_of_its_own(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    for number in range(20):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    photos = {"kind": "photos", "images": str(tmp_path), "scale": [1.5, 1.5], "rotation": 0, "visible": 0.3}
+    data = module(sources=[photos, drawn(20, scale=[0.3, 0.3])], rotation=0, crop=[1.0, 1.0], border=[0, 0])
+    for item in data.objects("train"):
+        picture, (left, top, right, bottom) = data.view(item, 1)
+        share = max((right - left) / picture.width, (bottom - top) / picture.height)
+        if item.source == "photos":
+            assert share == 1  # larger than the gallery: seen in part
+        else:
+            assert share < 0.4
+
+
+def test_a_larger_object_is_seen_in_other_parts(tmp_path):
+    ramp = np.repeat(np.linspace(0, 255, 80, dtype=np.uint8)[None, :, None], 60, axis=0).repeat(3, axis=2)
+    for number in range(20):
+        Image.fromarray(ramp).save(tmp_path / f"{number}.png")
+    photos = {"kind": "photos", "images": str(tmp_path), "scale": [2.0, 2.0], "visible": 0.1}
+    data = module(sources=[photos], rotation=0, jitter=0, crop=[1.0, 1.0], enlargement=9.0)
+    means = [np.asarray(data.view(item, 1).picture).mean() for item in data.objects("train")]
+    assert min(means) < 100 < 155 < max(means)
+
+
+def test_photos_of_one_folder_are_real_pairs(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in range(12):
+        (tmp_path / f"place {folder}").mkdir()
+        for number in range(3):
+            pixels = rng.integers(0, 255, (30, 40, 3), np.uint8)
+            pixels[:, :, 2] = folder
+            Image.fromarray(pixels).save(tmp_path / f"place {folder}" / f"{number}.png")
+    Image.fromarray(pixels).save(tmp_path / "alone.png")
+    data = module(sources=[{"kind": "folders", "images": str(tmp_path)}], pairs_per_epoch=40)
+    kinds = {split: {item.image for item in data.objects(split)} for split in ("train", "val", "test")}
+    assert sum(map(len, kinds.values())) == len(set.union(*kinds.values())) == 12
+    pairs = data.training_dataset("train")
+    for position in range(len(pairs)):
+        query, gallery, number = pairs.pair(position)
+        colours = [np.asarray(view.picture)[..., 2] for view in (query, gallery)]
+        assert f"place {np.unique(colours).item()}" == pairs.objects[number].image
+        assert (np.asarray(query.picture) != np.asarray(gallery.picture)).any()  # two photos, not one twice
+        assert query.box == gallery.box == (0, 0, 40, 30)
+    assert len(data.ids("test")) == 3 * len(kinds["test"])

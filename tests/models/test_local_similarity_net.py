@@ -20,7 +20,7 @@ from zoo.models.local_similarity.head import CorrelationHead
 from zoo.models.local_similarity.module import LocalSimilarity
 from zoo.models.local_similarity.net import LocalSimilarityNet
 from zoo.models.local_similarity.stages import part
-from zoo.ops.correlation import all_correlation_volumes, correlation_volume, shuffled_cells
+from zoo.ops.correlation import all_correlation_volumes, correlation_volume, r_match, shuffled_cells
 from zoo.types import Batch
 
 BEHIND_THE_MAP = 4_000_000  # weights; the classifiers of VGG would take seconds to draw
@@ -49,7 +49,7 @@ def quick_classifiers(monkeypatch):
 
 def net_of(name="test_resnet", grids=(15, 7), trained="local"):
     torch.manual_seed(0)
-    return LocalSimilarityNet(create_backbone(name, "random"), name, grids, [8, 4], 3, trained)
+    return LocalSimilarityNet(create_backbone(name, "random"), name, grids, [8, 4], True, 3, trained)
 
 
 @pytest.mark.parametrize("name", CUTS)
@@ -216,6 +216,20 @@ def test_the_head_is_what_its_weights_say():
         found = head.train(mode)(volumes)
         for got, linear in ((found.logits, head.exists), (found.boxes, head.location)):
             torch.testing.assert_close(got, features @ linear.weight.T + linear.bias, rtol=1e-4, atol=1e-5)
+
+
+def test_the_match_score_moves_the_logits_as_r_match_does():
+    torch.manual_seed(0)
+    head = CorrelationHead(9, 9, [6, 4], match_score=True)
+    nn.init.normal_(head.match.weight)
+    gallery, query = unit_maps(5, 8, 9, 9), unit_maps(5, 8, 3, 3, seed=1)
+    volumes = correlation_volume(gallery, query)
+    score = r_match(gallery, query)[:, None] / 9
+    expected = ((score - 0.5) / 0.1 * head.match.weight[:, 0] + head.match.bias).detach()
+    with_it, head.match = head(volumes), None
+    without = head(volumes)
+    torch.testing.assert_close(with_it.logits - without.logits, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(with_it.boxes, without.boxes)
 
 
 def test_the_head_refuses_other_grids():

@@ -16,10 +16,10 @@ from zoo.models.local_similarity.scoring import TOLERANCE, PairScorer
 from zoo.ops.correlation import correlation_volume
 
 
-def network(seed=0, depth=49, grid=15, channels=(128, 64)):
+def network(seed=0, depth=49, grid=15, channels=(128, 64), match_score=False):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CorrelationHead(depth, grid, channels).eval()
+        return CorrelationHead(depth, grid, channels, match_score).eval()
 
 
 def pairs(count, seed=0, side=7, grid=15, dimension=16):
@@ -49,6 +49,13 @@ def assert_same(got, head, volumes, tolerance=TOLERANCE):
 def blocks(volumes, size):
     for start in range(0, len(volumes), size):
         yield slice(start, min(start + size, len(volumes))), volumes[start : start + size]
+
+
+def test_the_match_score_counts_as_in_the_network(uncompiled):
+    head, volumes = network(1, match_score=True), pairs(70)
+    torch.nn.init.normal_(head.match.weight)
+    for precision, tolerance in (("fp32", TOLERANCE), ("bf16", 0.1)):
+        assert_same(PairScorer(head, precision)(volumes), head, volumes, tolerance)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from zoo.registry import UsageError
 TRAINING = {
     "trained": "all", "loss": "cls", "location_weight": 0.3, "margin": 0.2, "negatives": 5, "shuffled_negatives": 0,
     "shuffled_block": 1, "learning_rate": 0.1, "momentum": 0.1, "weight_decay": 0.1, "schedule": "cosine",
-    "channels": [6, 5],
+    "channels": [6, 5], "match_score": False,
 }  # fmt: skip
 
 

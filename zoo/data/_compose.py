@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CORNERS = 8  # draws that move the corners of an object
 TRIES = 8  # places and crops that are tried for one picture before it stays whole
-DRAWS = 8 + 6 * TRIES
+DRAWS = 8 + 6 * TRIES + CORNERS
 MARGIN = 16  # px of a cut-out around its mask, so that blended borders have pixels
 SOLID = 128  # alpha, of 255, from which a pixel belongs to the object
 _BLUR = 0.3  # standard deviations of a blur in the width over which it goes from 5 to 95 %
@@ -35,15 +39,17 @@ class CutOut(NamedTuple):
 class Recipe:
     """How cut-outs are pasted.
 
-    `canvas` px is the longer side of a background; `rotation` the largest angle in °; `scale` the share of the canvas
-    that the turned object fills, in the direction in which it fills more; `enlargement` the most by which an object is
-    enlarged for that; `jitter` the largest relative change of brightness, contrast and saturation; `crop` the share of
-    each side that a random crop keeps; `border` the width in px of the blended border; `visible` the least share of the
-    object that a crop leaves.
+    `canvas` px is the longer side of a background; `rotation` the largest angle in °; `perspective` the share of its
+    sides by which each corner of the object's rectangle moves at most; `scale` the share of the canvas that the turned
+    object fills, in the direction in which it fills more: above 1 it is seen in part; `enlargement` the most by which
+    an object is enlarged for that; `jitter` the largest relative change of brightness, contrast and saturation; `crop`
+    the share of each side that a random crop keeps; `border` the width in px of the blended border; `visible` the least
+    share of the object that a crop leaves.
     """
 
     canvas: int
     rotation: float
+    perspective: float
     scale: tuple[float, float]
     enlargement: float
     jitter: float
@@ -53,8 +59,29 @@ class Recipe:
 
     def plain(self) -> Recipe:
         """Returns the recipe of a picture in which the object stands upright, whole and in its own colours."""
-        middle = sum(self.scale) / 2
-        return replace(self, rotation=0.0, scale=(middle, middle), jitter=0.0, crop=(1.0, 1.0))
+        middle = min(1.0, sum(self.scale) / 2)
+        return replace(self, rotation=0.0, perspective=0.0, scale=(middle, middle), jitter=0.0, crop=(1.0, 1.0))
+
+
+RECIPE = tuple(field.name for field in fields(Recipe) if field.name != "canvas")
+_NUMBERS = {
+    **{"rotation": (0, 180), "perspective": (0, 0.4), "enlargement": (0.1, 100), "jitter": (0, 0.9)},
+    "visible": (0.05, 1),
+}
+_RANGES = {"scale": (0.02, 4), "crop": (0.05, 1), "border": (0, 16)}
+
+
+def checked_recipe(canvas: int, values: Mapping[str, Any], whose: str = "") -> Recipe:
+    """Returns the recipe of all `RECIPE`; raises ValueError that names one out of its bounds and `whose` it is."""
+    for name, (low, high) in _NUMBERS.items():
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"{name}{whose} must be a number in {low} … {high}, got {value!r}")
+    for name, (low, high) in _RANGES.items():
+        ends = values[name]
+        if not (isinstance(ends, list | tuple) and len(ends) == 2 and low <= ends[0] <= ends[1] <= high):
+            raise ValueError(f"{name}{whose} must be [least, most] in {low} … {high}, got {ends!r}")
+    return Recipe(canvas, **{name: tuple(value) if name in _RANGES else value for name, value in values.items()})
 
 
 def cut_out(picture: Image.Image, mask: Image.Image, longest: int) -> CutOut:
@@ -87,7 +114,7 @@ def paste(cutout: CutOut, background: Image.Image, recipe: Recipe, draws: np.nda
     if np.asarray(blended).max() >= SOLID:
         alpha = blended  # a thin object stays sharp, else it would fade away
     solid = np.asarray(alpha) >= min(SOLID, max(1, np.asarray(alpha).max()))
-    window, offset = _placed(solid, background.size, recipe, draws[8:])
+    window, offset = _placed(solid, background.size, recipe, draws[8:-CORNERS])
     picture = background.crop(window)
     picture.paste(pixels, offset, alpha)
     return View(picture, _seen(solid, offset, picture.size)[0])
@@ -103,25 +130,38 @@ def _turned(
     cutout: CutOut, canvas: tuple[int, int], recipe: Recipe, draws: np.ndarray
 ) -> tuple[Image.Image, Image.Image]:
     """Returns pixels and mask, turned and scaled in one resampling, in a frame just large enough."""
+    left, top, right, bottom = cutout.mask.getbbox()
+    own = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)
+    corners = _moved(own, recipe, draws)
+    sides = np.ptp(corners, axis=0)
+    share = _between(recipe.scale, draws[1])
+    factor = min(recipe.enlargement, *(share * np.array(canvas) / sides))
+    parts = max(1, int(1 / factor))
+    if parts > 1:  # a transform reads few pixels: shrunk by more than half, it would leave some out
+        cutout = CutOut(*(layer.reduce(parts) for layer in cutout))
+    around = 2 + math.ceil(2 * recipe.border[1])
+    frame = [math.ceil(side * factor) + 2 * around for side in sides]
+    middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
+    back = _homography((corners - middle) * factor + np.array(frame) / 2, own / parts)
+    how = (frame, Image.Transform.PERSPECTIVE, back, Image.Resampling.BILINEAR)
+    return cutout.pixels.transform(*how), cutout.mask.transform(*how)
+
+
+def _moved(corners: np.ndarray, recipe: Recipe, draws: np.ndarray) -> np.ndarray:
+    """Returns where the `corners` (4, 2) of a rectangle come to lie, turned and in perspective, in its own scale."""
     angle = math.radians((2 * draws[0] - 1) * recipe.rotation)
     cos, sin = math.cos(angle), math.sin(angle)
-    left, top, right, bottom = cutout.mask.getbbox()
-    width, height = right - left, bottom - top
-    turned = (abs(cos) * width + abs(sin) * height, abs(sin) * width + abs(cos) * height)
-    share = _between(recipe.scale, draws[1])
-    factor = min(recipe.enlargement, *(share * side / own for side, own in zip(canvas, turned, strict=True)))
-    middle = ((left + right) / 2, (top + bottom) / 2)
-    parts = max(1, int(1 / factor))
-    if parts > 1:  # an affine map reads few pixels: shrunk by more than half, it would leave some out
-        cutout = CutOut(*(layer.reduce(parts) for layer in cutout))
-        middle, factor = (middle[0] / parts, middle[1] / parts), factor * parts
-    around = 2 + math.ceil(2 * recipe.border[1])
-    frame = [math.ceil(side * factor / parts) + 2 * around for side in turned]
-    a, b = cos / factor, sin / factor
-    x, y = (side / 2 for side in frame)
-    matrix = (a, b, middle[0] - a * x - b * y, -b, a, middle[1] + b * x - a * y)
-    how = (frame, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return cutout.pixels.transform(*how), cutout.mask.transform(*how)
+    middle, sides = (corners[0] + corners[2]) / 2, corners[2] - corners[0]
+    shifts = (2 * draws[-CORNERS:].reshape(4, 2) - 1) * recipe.perspective * sides
+    return (corners + shifts - middle) @ np.array([(cos, sin), (-sin, cos)]) + middle
+
+
+def _homography(from_: np.ndarray, to: np.ndarray) -> tuple[float, ...]:
+    """Returns the eight numbers of the projective map that takes four points (4, 2) to four others."""
+    rows = []
+    for (x, y), (u, v) in zip(from_, to, strict=True):
+        rows += [(x, y, 1, 0, 0, 0, -u * x, -u * y), (0, 0, 0, x, y, 1, -v * x, -v * y)]
+    return tuple(np.linalg.solve(np.array(rows), to.reshape(-1)))
 
 
 def _recoloured(pixels: Image.Image, jitter: float, draws: np.ndarray) -> Image.Image:
@@ -146,9 +186,10 @@ def _placed(
     whole = int(solid.sum())
     left, top, right, bottom = extent(solid)
     own = (left, top), (right - left, bottom - top)
+    room = [side - object_ for side, object_ in zip(canvas, own[1], strict=True)]  # less than none if it is larger
     for place in draws.reshape(TRIES, 6):
-        room = [max(0, side - object_) for side, object_ in zip(canvas, own[1], strict=True)]
-        at = [int(u * (free + 1)) - edge for u, free, edge in zip(place[:2], room, own[0], strict=True)]
+        free = zip(place[:2], room, own[0], strict=True)
+        at = [int(u * (space + math.copysign(1, space))) - edge for u, space, edge in free]
         sides = [max(1, round(side * _between(recipe.crop, u))) for side, u in zip(canvas, place[2:4], strict=True)]
         corner = [int(u * (side - kept + 1)) for u, side, kept in zip(place[4:], canvas, sides, strict=True)]
         window = (corner[0], corner[1], corner[0] + sides[0], corner[1] + sides[1])

@@ -1,4 +1,4 @@
-"""Where objects come from: instance masks, COCO annotations, drawn shapes, and tables of real pairs."""
+"""Where objects come from: instance masks, COCO annotations, drawn shapes, photos, tables and folders of real pairs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.data._coco_masks import check_segmentation, compact, draw_segmentation
+from zoo.data._compose import RECIPE
 from zoo.data._images import named_pictures
 from zoo.data._pairs_table import PairRow, read_pairs
 from zoo.data._pictures import read_picture
@@ -26,18 +27,24 @@ KEYS = {
     "coco": ("annotations", "images"),
     "masks": ("images", "masks"),
     "photos": ("images",),
+    "folders": ("images",),
     "pairs": ("table", "root"),
 }
+UNALTERED = ("pairs", "folders")  # kinds whose photos are shown as they are
 
 
 @dataclass(frozen=True)
 class Source:
-    """One entry of `sources`: its kind, the weight with which pairs are drawn from it, a name, and its own keys."""
+    """One entry of `sources`: its kind, the weight with which pairs are drawn from it, a name, and its own keys.
+
+    `recipe` holds the values in which its recipe differs from that of the others.
+    """
 
     kind: str
     weight: float
     name: str
     keys: Mapping[str, Any]
+    recipe: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,18 @@ class Photographed:
     rows: tuple[PairRow, ...]
 
 
-Object = Masked | Drawn | Photographed
+@dataclass(frozen=True)
+class Gathered:
+    """An object whose photos lie in a folder of their own; each shows all of it."""
+
+    source: str
+    name: str
+    image: str
+    split: str
+    photos: tuple[Path, ...]
+
+
+Object = Masked | Drawn | Photographed | Gathered
 
 
 @dataclass(frozen=True)
@@ -127,16 +145,18 @@ def check_sources(sources: Sequence[Mapping[str, Any]]) -> list[Source]:
         if not isinstance(entry, Mapping) or entry.get("kind") not in KEYS:
             raise ValueError(f"an entry of sources must have a kind, one of {', '.join(KEYS)}, got {entry!r}")
         kind, weight = entry["kind"], entry.get("weight", 1)
-        keys = {key: value for key, value in entry.items() if key not in ("kind", "weight")}
+        recipe = {key: entry[key] for key in RECIPE if key in entry and kind not in UNALTERED}
+        keys = {key: value for key, value in entry.items() if key not in ("kind", "weight", *recipe)}
         if set(keys) != set(KEYS[kind]):
             wanted = ", ".join(("kind", *KEYS[kind]))
+            liked = "weight" if kind in UNALTERED else f"weight, {', '.join(RECIPE)}"
             raise ValueError(
-                f"a source of kind {kind} must have the keys {wanted} (weight: as you like), got {', '.join(entry)}"
+                f"a source of kind {kind} must have the keys {wanted} (as you like: {liked}), got {', '.join(entry)}"
             )
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise ValueError(f"the weight of a source must be a number above 0, got {weight!r}")
         again = sum(source.kind == kind for source in found)
-        found.append(Source(kind, float(weight), f"{kind}{again + 1}" if again else kind, keys))
+        found.append(Source(kind, float(weight), f"{kind}{again + 1}" if again else kind, keys, recipe))
     return found
 
 
@@ -150,8 +170,8 @@ def find_objects(source: Source, selection: Selection, seed: int) -> list[Object
         return _drawn(source, selection, seed)
     if source.kind == "pairs":
         return _photographed(source, selection)
-    if source.kind == "photos":
-        return _whole_photos(source, selection)
+    if source.kind in ("photos", "folders"):
+        return (_whole_photos if source.kind == "photos" else _gathered)(source, selection)
     seen, kept = 0, {}
     for item in (_from_coco if source.kind == "coco" else _from_masks)(source, selection):
         seen += 1
@@ -203,6 +223,21 @@ def _whole_photos(source: Source, selection: Selection) -> list[Masked]:
         Masked(source.name, _name(source, image, None), image, selection.split(image), path, math.inf, _Whole())
         for image, path in photos.items()
     ]
+
+
+def _gathered(source: Source, selection: Selection) -> list[Gathered]:
+    folders: dict[str, list[Path]] = {}
+    root = Path(source.keys["images"]).expanduser()
+    for image, path in named_pictures(f"images of source {source.name}", [root], "path").items():
+        folders.setdefault(Path(image).parent.as_posix(), []).append(path)
+    found = [
+        Gathered(source.name, _name(source, folder, None), folder, selection.split(folder), tuple(photos))
+        for folder, photos in folders.items()
+        if len(photos) > 1 and folder != "."
+    ]
+    if not found:
+        raise ValueError(f"images of source {source.name} must hold folders of two photos or more, got none in {root}")
+    return found
 
 
 def _drawn(source: Source, selection: Selection, seed: int) -> list[Drawn]:

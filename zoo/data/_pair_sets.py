@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from zoo.data._compose import DRAWS, SOLID, CutOut, Recipe, View, cut_out, extent, paste
-from zoo.data._objects import Masked, Object, Photographed
+from zoo.data._objects import Gathered, Masked, Object, Photographed
 from zoo.data._pictures import read_picture, rectangle, resized, stacked
 from zoo.data._procedural import drawn_ground, numbers
 from zoo.types import PairBatch
@@ -48,14 +48,20 @@ class Cached:
 class Workshop:
     """Makes the views of objects: view 0 is the original, the others are pasted on a background.
 
-    `backgrounds` are a split's files, None where grounds are drawn. What a view looks like depends on seed, split,
-    object, view and, where the caller names one, the moment; on nothing else.
+    `recipes` are those of the sources by name, `backgrounds` a split's files, None where grounds are drawn. What a view
+    looks like depends on seed, split, object, view and, where the caller names one, the moment; on nothing else.
     """
 
     def __init__(
-        self, recipe: Recipe, backgrounds: Mapping[str, Sequence[Path]] | None, copies: int, seed: int, cache: int
+        self,
+        recipes: Mapping[str, Recipe],
+        backgrounds: Mapping[str, Sequence[Path]] | None,
+        copies: int,
+        seed: int,
+        cache: int,
     ) -> None:
-        self.recipe, self.backgrounds, self.copies, self.seed = recipe, backgrounds, copies, seed
+        self.recipes, self.backgrounds, self.copies, self.seed = recipes, backgrounds, copies, seed
+        self.canvas = next(iter(recipes.values())).canvas
         self._cache = Cached(cache)
 
     def pair(self, item: Object, stream: str, turn: int = 0) -> tuple[int, int]:
@@ -64,16 +70,27 @@ class Workshop:
         if isinstance(item, Photographed):
             row = (int(draws[0] * len(item.rows)) + turn) % len(item.rows)
             return 2 * row, 2 * row + 1
-        query, gallery = int(draws[0] * (1 + self.copies)), int(draws[1] * self.copies)
+        others = self.variants(item) - 1
+        query, gallery = int(draws[0] * (1 + others)), int(draws[1] * others)
         return query, gallery + (gallery >= query)
+
+    def variants(self, item: Object) -> int:
+        """Returns how many views an object has; of real pairs two a pair, its query and its positive."""
+        if isinstance(item, Photographed):
+            return 2 * len(item.rows)
+        return len(item.photos) if isinstance(item, Gathered) else 1 + self.copies
 
     def view(self, item: Object, variant: int, moment: str = "") -> View:
         """Returns a view; raises BadFile where a file can't be used."""
         if isinstance(item, Photographed):
             return self._photographed(item, variant)
+        if isinstance(item, Gathered):
+            picture = read_picture(item.photos[variant], upright=True).pixels
+            return View(picture, (0, 0, *picture.size))
         if variant == 0 and isinstance(item, Masked):
             return self._cache.get((item.name, 0), lambda: self._original(item))
-        recipe = self.recipe if variant else self.recipe.plain()
+        recipe = self.recipes[item.source]
+        recipe = recipe if variant else recipe.plain()
         stream = f"cut_paste {self.seed} {item.split} {item.name} {variant} {moment if variant else ''}"
         draws = numbers(stream, DRAWS + 2)
         cutout = self._cache.get(item.name, lambda: self._cut_out(item))
@@ -87,7 +104,7 @@ class Workshop:
 
     def _original(self, item: Masked) -> tuple[View, int]:
         picture, mask = item.layers()
-        share = self.recipe.canvas / max(picture.size)
+        share = self.canvas / max(picture.size)
         if share < 1:
             size = tuple(max(1, round(side * share)) for side in picture.size)
             picture, mask = resized(picture, size), resized(mask, size)
@@ -95,19 +112,19 @@ class Workshop:
         return View(picture, box), 3 * picture.width * picture.height
 
     def _cut_out(self, item: Object) -> tuple[CutOut, int]:
-        found = cut_out(*item.layers(), self.recipe.canvas)
+        found = cut_out(*item.layers(), self.canvas)
         return found, 4 * found.mask.width * found.mask.height
 
     def _background(self, split: str, stream: str, draws: np.ndarray) -> Image.Image:
         if self.backgrounds is not None:
             path = self.backgrounds[split][int(draws[0] * len(self.backgrounds[split]))]
             return self._cache.get(path, lambda: self._ground(path))
-        sides = self.recipe.canvas, round(self.recipe.canvas * (_ASPECTS[0] + draws[1] * (_ASPECTS[1] - _ASPECTS[0])))
+        sides = self.canvas, round(self.canvas * (_ASPECTS[0] + draws[1] * (_ASPECTS[1] - _ASPECTS[0])))
         return drawn_ground(stream, sides if draws[0] < 0.5 else sides[::-1])
 
     def _ground(self, path: Path) -> tuple[Image.Image, int]:
         picture = read_picture(path, upright=True).pixels
-        share = self.recipe.canvas / max(picture.size)
+        share = self.canvas / max(picture.size)
         picture = resized(picture, tuple(max(1, round(side * share)) for side in picture.size))
         return picture, 3 * picture.width * picture.height
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from zoo.data._compose import Recipe, View
+from zoo.data._compose import RECIPE, View, checked_recipe
 from zoo.data._images import folders_of, named_pictures
 from zoo.data._loading import EpochSampler, SplitDataModule, check_flag, check_integer
-from zoo.data._objects import Masked, Object, Photographed, Selection, check_sources, find_objects
+from zoo.data._objects import Masked, Object, Selection, check_sources, find_objects
 from zoo.data._pair_sets import PairSet, Sides, TrainingPairs, Workshop
 from zoo.data._pairs_table import SPLITS
 from zoo.data._procedural import numbers
@@ -32,11 +32,11 @@ LEAST_AREA = 16  # px; what is smaller may vanish when it is shrunk
 class CutPaste(SplitDataModule):
     """Pairs of views of objects, as `PairBatch`; splits train, val and test share no photo, object or background.
 
-    `sources` lists mappings with a `kind` (procedural, masks, coco, photos or pairs), a `weight` (default 1), with
-    which its pairs are drawn for training, and the kind's own keys; instance masks below `min_area` px are left out,
-    all but the largest of a photo too with `one_per_image`. `backgrounds` is "procedural", a folder or a list of
-    folders. A photo belongs to test or val by a hash of its name, with probability `test_share` or `val_share`, else to
-    train.
+    `sources` lists mappings with a `kind` (procedural, masks, coco, photos, pairs or folders), a `weight` (default 1),
+    with which its pairs are drawn for training, the kind's own keys, and what of the recipe differs for it; instance
+    masks below `min_area` px are left out, all but the largest of a photo too with `one_per_image`. `backgrounds` is
+    "procedural", a folder or a list of folders. A photo belongs to test or val by a hash of its name, with probability
+    `test_share` or `val_share`, else to train.
 
     An object has `1 + copies` views: the photo itself, shrunk to `canvas` px, and copies on backgrounds, as `Recipe`
     says of the other parameters; with `fresh` other ones in every epoch of training. A training epoch has
@@ -65,6 +65,7 @@ class CutPaste(SplitDataModule):
         pairs_per_object: int,
         canvas: int,
         rotation: float,
+        perspective: float,
         scale: Sequence[float],
         enlargement: float,
         jitter: float,
@@ -91,7 +92,12 @@ class CutPaste(SplitDataModule):
             raise ValueError(f"min_area must be a number of at least {LEAST_AREA} px, got {min_area!r}")
         _check_shares(val_share, test_share)
         self.sources = check_sources(sources)
-        self.recipe = _recipe(canvas, rotation, scale, enlargement, jitter, crop, border, visible)
+        shared = {name: value for name, value in locals().items() if name in RECIPE}
+        checked_recipe(canvas, shared)
+        self.recipes = {
+            source.name: checked_recipe(canvas, {**shared, **source.recipe}, f" of source {source.name}")
+            for source in self.sources
+        }
         self.seed, self.copies = seed, copies
         self._selection = Selection(min_area, one_per_image, val_share, test_share)
         self._backgrounds, self._cache = backgrounds, cache_mb * 2**20
@@ -105,7 +111,7 @@ class CutPaste(SplitDataModule):
             return
         found = [item for source in self.sources for item in find_objects(source, self._selection, self.seed)]
         grounds = self._grounds({item.split for item in found})
-        self._workshop = Workshop(self.recipe, grounds, self.copies, self.seed, self._cache)
+        self._workshop = Workshop(self.recipes, grounds, self.copies, self.seed, self._cache)
         _check_names([item.name for item in found])
         # Mixed, so that a batch in order holds objects of all sources.
         order = np.argsort([numbers(f"cut_paste order {item.name}", 1)[0] for item in found], kind="stable")
@@ -178,7 +184,7 @@ class CutPaste(SplitDataModule):
 
     def variants(self, item: Object) -> int:
         """Returns how many views an object has; of real pairs two a pair, its query and its positive."""
-        return 2 * len(item.rows) if isinstance(item, Photographed) else 1 + self.copies
+        return self._workshop.variants(item)
 
     def size(self, split: str) -> int:
         """Returns the number of pictures of a split."""
@@ -228,28 +234,6 @@ def _check_shares(val: float, test: float) -> None:
             raise ValueError(f"{name} must be a share in [0, 1), got {share!r}")
     if val + test >= 1:
         raise ValueError(f"val_share + test_share must leave something to train, got {val} + {test}")
-
-
-def _recipe(
-    canvas: int,
-    rotation: float,
-    scale: Sequence[float],
-    enlargement: float,
-    jitter: float,
-    crop: Sequence[float],
-    border: Sequence[float],
-    visible: float,
-) -> Recipe:
-    bounds = {"rotation": (rotation, 0, 180), "jitter": (jitter, 0, 0.9), "visible": (visible, 0.05, 1)}
-    bounds["enlargement"] = (enlargement, 0.1, 100)
-    for name, (value, low, high) in bounds.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"{name} must be a number in {low} … {high}, got {value!r}")
-    ranges = {"scale": (scale, 0.02, 1), "crop": (crop, 0.05, 1), "border": (border, 0, 16)}
-    for name, (ends, low, high) in ranges.items():
-        if not (isinstance(ends, list | tuple) and len(ends) == 2 and low <= ends[0] <= ends[1] <= high):
-            raise ValueError(f"{name} must be [least, most] in {low} … {high}, got {ends!r}")
-    return Recipe(canvas, rotation, tuple(scale), enlargement, jitter, tuple(crop), tuple(border), visible)
 
 
 export = CutPaste

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_CENTRE, _SPREAD = 0.5, 0.1  # of the mean best product of features behind a ReLU, roughly
 _POOLED = 4  # times smaller than the gallery's grid is the last map, along each side
 
 
@@ -26,11 +27,13 @@ class CorrelationHead(nn.Module):
     """Five convolutions with instance normalisation and two linear layers (Table 2 of Chen et al. 2019).
 
     `depth` is Hq * Wq, `grid` the side of the gallery's map in cells (paper: 49 and 15), `channels` those of the three
-    convolutions before, and of the two after, the first maximum pooling (paper: 128 and 64). Raises ValueError for a
-    grid of which the two poolings leave nothing.
+    convolutions before, and of the two after, the first maximum pooling (paper: 128 and 64). With `match_score` the
+    logits also depend on the mean, over the query's locations, of the best product: R-Match (eq. 2), which the
+    normalisation takes out of the convolutions (ours). Raises ValueError for a grid of which the two poolings leave
+    nothing.
     """
 
-    def __init__(self, depth: int, grid: int, channels: Sequence[int]) -> None:
+    def __init__(self, depth: int, grid: int, channels: Sequence[int], match_score: bool = False) -> None:
         super().__init__()
         if grid < _POOLED:
             raise ValueError(f"gallery_grid must be at least {_POOLED} cells, got {grid}")
@@ -41,12 +44,23 @@ class CorrelationHead(nn.Module):
         self.convolutions = nn.Sequential(*first, nn.MaxPool2d(2), *second, nn.MaxPool2d(2))
         features = narrow * (grid // 2 // 2) ** 2
         self.exists, self.location = nn.Linear(features, 2), nn.Linear(features, 4)
+        self.match = nn.Linear(1, 2) if match_score else None
+        if self.match is not None:  # begins as the network without
+            nn.init.zeros_(self.match.weight)
+            nn.init.zeros_(self.match.bias)
 
     def forward(self, volumes: Tensor) -> Found:
         """Returns what is found in `volumes` (B, Hq * Wq, Hg, Wg); raises ValueError for other grids than its own."""
         self.check(volumes)
-        features = self.convolutions(volumes).flatten(1)
-        return Found(self.exists(features), self.location(features))
+        return self.decide(self.convolutions(volumes).flatten(1), volumes)
+
+    def decide(self, features: Tensor, volumes: Tensor) -> Found:
+        """Returns what is found, of `features` (B, F) that the convolutions made of `volumes`."""
+        logits = self.exists(features)
+        if self.match is not None:
+            score = volumes.flatten(2).amax(2).mean(1, keepdim=True).to(logits)
+            logits = logits + self.match((score - _CENTRE) / _SPREAD)
+        return Found(logits, self.location(features))
 
     def check(self, volumes: Tensor) -> None:
         """Raises ValueError for volumes of other grids than its own."""

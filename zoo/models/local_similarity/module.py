@@ -40,25 +40,37 @@ class LocalSimilarity(Embedder):
     judges_itself: ClassVar[bool] = True
     on_reload: ClassVar[dict[str, Any]] = {"backbone_weights": None, "quantizer": None}
     apart_from_embedding: ClassVar[tuple[str, ...]] = (
-        *("net.head.", "channels", "trained", "loss", "location_weight", "margin", "negatives", "shuffled_negatives"),
+        *(
+            "net.head.",
+            "channels",
+            "match_score",
+            "trained",
+            "loss",
+            "location_weight",
+            "margin",
+            "negatives",
+            "shuffled_negatives",
+        ),
         *("shuffled_block", "learning_rate", "momentum", "weight_decay", "schedule"),
     )
     tiny: ClassVar[dict[str, Any]] = {
         "backbone": "test_resnet", "backbone_weights": "random", "gallery_grid": 6, "query_grid": 3,
-        "channels": [8, 4], "negatives": 2, "shuffled_negatives": 1, "shuffled_block": 2,
+        "channels": [8, 4], "match_score": True, "negatives": 2, "shuffled_negatives": 1, "shuffled_block": 2,
     }  # fmt: skip
 
     def __init__(
         self, *, backbone: str, backbone_weights: str | None, gallery_grid: int, query_grid: int,
-        channels: Sequence[int], levels: int, trained: Trained, loss: Loss, location_weight: float, margin: float,
-        negatives: int, shuffled_negatives: int, shuffled_block: int, quantizer: str | None, learning_rate: float,
-        momentum: float, weight_decay: float, schedule: str,
+        channels: Sequence[int], match_score: bool, levels: int, trained: Trained, loss: Loss, location_weight: float,
+        margin: float, negatives: int, shuffled_negatives: int, shuffled_block: int, quantizer: str | None,
+        learning_rate: float, momentum: float, weight_decay: float, schedule: str,
     ) -> None:  # fmt: skip
         super().__init__()
         counts = {"gallery_grid": gallery_grid, "query_grid": query_grid, "levels": levels, "negatives": negatives}
         _check_counts({**counts, "shuffled_block": shuffled_block}, {"shuffled_negatives": shuffled_negatives})
         _check_words(trained=(trained, get_args(Trained)), loss=(loss, get_args(Loss)), schedule=(schedule, SCHEDULES))
         _check_channels(channels)
+        if not isinstance(match_score, bool):
+            raise ValueError(f"match_score must be true or false, got {match_score!r}")
         terms = {"location_weight": location_weight, "margin": margin, "momentum": momentum}
         _check_numbers(learning_rate, {**terms, "weight_decay": weight_decay})
         self._trained, self._loss, self._terms = trained, loss, {"weight": location_weight, "margin": margin}
@@ -66,7 +78,8 @@ class LocalSimilarity(Embedder):
         self._rates = {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
         self._schedule = schedule
         network = create_backbone(backbone, backbone_weights)
-        self.net = LocalSimilarityNet(network, backbone, (gallery_grid, query_grid), channels, levels, trained)
+        head = {"grids": (gallery_grid, query_grid), "channels": channels, "match_score": match_score}
+        self.net = LocalSimilarityNet(network, backbone, **head, levels=levels, trained=trained)
         self.quantizer = None if quantizer is None else _read_quantizer(quantizer, self.net.dimension)
         self._validated: list[tuple[Tensor, ...]] = []
 

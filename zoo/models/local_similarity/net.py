@@ -41,6 +41,7 @@ class LocalSimilarityNet(nn.Module):
         name: str,
         grids: tuple[int, int],
         channels: Sequence[int],
+        match_score: bool,
         levels: int,
         trained: Trained,
     ) -> None:
@@ -51,7 +52,7 @@ class LocalSimilarityNet(nn.Module):
         self.register_buffer("std", backbone.std.clone())
         self.dimension, self.smallest, self.levels = backbone.channels, backbone.smallest, levels
         self.gallery_grid, self.query_grid = grids
-        self.head = CorrelationHead(self.query_grid**2, self.gallery_grid, channels)
+        self.head = CorrelationHead(self.query_grid**2, self.gallery_grid, channels, match_score)
         self.parts = {"head": ("head",), "local": ("head", "local"), "all": ("head", "local", "trunk")}[trained]
         for child in ("trunk", "local", "regional"):
             getattr(self, child).requires_grad_(child in self.parts)

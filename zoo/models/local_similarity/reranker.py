@@ -135,7 +135,7 @@ def _read_head(weights: str) -> tuple[CorrelationHead, bool]:
     if described["name"] != "local_similarity":
         raise ValueError(f"weights must be of the model local_similarity, '{path}' is of {described['name']}")
     said = described["parameters"]
-    head = CorrelationHead(said["query_grid"] ** 2, said["gallery_grid"], said["channels"])
+    head = CorrelationHead(said["query_grid"] ** 2, said["gallery_grid"], said["channels"], said["match_score"])
     prefix = "net.head."
     head.load_state_dict({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
     return head, said["loss"] == "cls+loc"

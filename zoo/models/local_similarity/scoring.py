@@ -56,8 +56,8 @@ class PairScorer:
         Raises ValueError for other grids than the head's.
         """
         self._head.check(volumes)
-        features = self._features(volumes.to(self._device))
-        return Found(self._head.exists(features), self._head.location(features))
+        volumes = volumes.to(self._device)
+        return self._head.decide(self._features(volumes), volumes)
 
     def score(self, blocks: Iterable[tuple[slice, Tensor]]) -> Found:
         """Returns what is found in all `blocks` of (rows, volumes), of which each goes on where the last one ended.
