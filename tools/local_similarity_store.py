@@ -31,6 +31,7 @@ TOOLS = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("ZOO_DATA", TOOLS.parents[1] / "shared" / "data"))
 RECIPE = "local_similarity"  # the experiment whose model and data the study takes
 SHARED = ("sources", "backgrounds", "min_area", "one_per_image", "canvas", "seed")  # with the recipe's training pairs
+CUT_OUT = ("masks", "coco", "procedural")  # kinds of sources that the test set has objects of
 OBJECTS = 50  # of the test split, five views of each
 QUANTISED_ON = 65_536  # local features of training galleries that codebooks are learnt from
 
@@ -88,6 +89,7 @@ class Store:
         out = self.folder / "synthetic"
         if not (out / "table.csv").is_file():
             asked = OmegaConf.to_container(recipe().data, resolve=True)
+            asked["sources"] = [each for each in asked["sources"] if each["kind"] in CUT_OUT]
             changed = [f"{key}={json.dumps(asked[key])}" for key in SHARED]
             _run("make_cut_paste.py", out, "--split", "test", "--objects", str(OBJECTS), *changed)
         return out / "images", out / "table.csv"
@@ -184,12 +186,28 @@ class MapPairs(torch.utils.data.IterableDataset):
         return len(self.pairs["objects"])
 
 
+class Progress(lightning.Callback):
+    """Says every 200 steps how many pairs were told right."""
+
+    def __init__(self) -> None:
+        self._told: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Counts a step."""
+        self._told.append(float(trainer.callback_metrics["train/accuracy"]))
+        if len(self._told) == 200:
+            say(f"  step {trainer.global_step} of {trainer.max_steps}: accuracy {sum(self._told) / 200:.3f}")
+            self._told = []
+
+
 def train(model: Any, pairs: dict[str, Tensor], steps: int, seed: int) -> Any:
     """Trains the head of a model on pairs of maps and returns it."""
     started = time.process_time()
     lightning.seed_everything(seed, verbose=False)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = lightning.Trainer(accelerator="cpu", max_steps=steps, enable_model_summary=False, **quiet)
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=steps, enable_model_summary=False, callbacks=[Progress()], **quiet
+    )
     trainer.fit(model, DataLoader(MapPairs(pairs, 8, seed), batch_size=None))
     say(f"{steps} steps in {time.process_time() - started:.0f} s of processor time")
     return model.eval()

@@ -47,27 +47,25 @@ PARTS = (32, 64, 128)
 class Head(NamedTuple):
     """A head of the tables: what differs from the recipe's model, the head that it starts with, the codes' parts.
 
-    `steps` is the option that says how many; with `photos` half of the pairs are of whole photos.
+    `steps` is the option that says how many.
     """
 
     changed: dict[str, Any]
     start: str | None = None
     parts: int | None = None
-    steps: str = "steps"
-    photos: bool = False
+    steps: str = "short_steps"
 
 
-HARD = {"negatives": 8}
 HEADS = {
+    "local": Head({}, steps="steps"),
     "cls+loc": Head({}),
     "cls": Head({"loss": "cls"}),
     "triplet": Head({"loss": "triplet"}),
-    "local": Head(HARD, "cls+loc", steps="hard_steps"),
-    "photos": Head({}, "cls+loc", photos=True),
-    **{f"tuned on M = {parts}": Head(HARD, "local", parts, "tuning_steps") for parts in PARTS},
+    "paper's head": Head({"match_score": False}),
+    **{f"tuned on M = {parts}": Head({"learning_rate": 1e-3}, "local", parts, "tuning_steps") for parts in PARTS},
 }
 ROWS = {  # codes' parts, None for the maps as they are → heads that are judged on them
-    None: ("local", "cls+loc", "cls", "triplet", "photos"),
+    None: ("local", "cls+loc", "cls", "triplet", "paper's head"),
     **{parts: ("local", f"tuned on M = {parts}") for parts in PARTS},
 }
 
@@ -89,8 +87,7 @@ class Study:
         """Returns all that a head has been through."""
         head = HEADS[name]
         before = [] if head.start is None else self._chain(head.start)
-        photos = [self.options.photos] if head.photos else []
-        return [*before, [head.changed, head.parts, vars(self.options)[head.steps], *photos]]
+        return [*before, [head.changed, head.parts, vars(self.options)[head.steps]]]
 
     def _trained(self, name: str, head: Head) -> Any:
         say(f"training {name}")
@@ -100,15 +97,7 @@ class Study:
             model.net.head.load_state_dict(self.model(head.start).net.head.state_dict())
         if head.parts is not None:
             model.quantizer = self.store.quantizer(head.parts, self.pairs)
-        return train(model, self._pairs_of(head), vars(self.options)[head.steps], SEED)
-
-    def _pairs_of(self, head: Head) -> dict[str, Tensor]:
-        if not head.photos:
-            return self.pairs
-        others = self.store.pairs(self.options.photos, photos=True)
-        others["objects"] = others["objects"] + 1 + self.pairs["objects"].max()  # no number stands for two objects
-        count = len(others["objects"])
-        return {name: torch.cat([value[:count], others[name]]) for name, value in self.pairs.items()}
+        return train(model, self.pairs, vars(self.options)[head.steps], SEED)
 
     def cells(self, world: str) -> dict[str, dict[str, Any]]:
         """Returns row → cells of a world, as results.json keeps them."""
@@ -213,10 +202,9 @@ def main() -> None:
     )
     parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
     parser.add_argument("--train-only", action="store_true", help="train the heads, judge nothing")
-    parser.add_argument("--pairs", type=int, default=3200, help="training pairs (%(default)s)")
-    parser.add_argument("--photos", type=int, default=1200, help="training pairs of whole photos (%(default)s)")
-    parser.add_argument("--steps", type=int, default=1200, help="of 8 pairs, with all 56 negatives (%(default)s)")
-    parser.add_argument("--hard-steps", type=int, default=3000, help="more, with the 8 hardest negatives (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=4800, help="training pairs (%(default)s)")
+    parser.add_argument("--steps", type=int, default=4000, help="of 8 pairs (%(default)s)")
+    parser.add_argument("--short-steps", type=int, default=1200, help="of the heads that are compared (%(default)s)")
     parser.add_argument("--tuning-steps", type=int, default=500, help="of fine-tuning on codes (%(default)s)")
     options = parser.parse_args()
     options.parts = [None if each == "full" else int(each) for each in options.parts]

@@ -70,6 +70,13 @@ def test_a_box_is_a_query_of_its_own(built, found, tmp_path):
     assert by_box["queries"][0]["box"] == [8, 8, 56, 40]
 
 
+def test_a_box_of_a_few_px_is_warned_of(built, found, caplog):
+    found(f"query={built / 'photos/a/1.png'}", "box=[8,8,56,40]")
+    assert "show little" not in caplog.text
+    found(f"query={built / 'photos/a/1.png'}", "box=[8,8,56,12]")
+    assert "box is 48 × 4 px: so few show little" in caplog.text
+
+
 def test_items_of_the_index_are_queries_that_leave_themselves_out(found):
     result = found("query_id=[a/0,b/3]", "k=100")
     assert [query["query"] for query in result["queries"]] == ["a/0", "b/3"]

@@ -39,7 +39,9 @@ def test_training_from_weights_in_mixed_precision_and_testing_the_best(command, 
     for name, value in start.named_parameters():  # a rate of zero leaves the weights that it started from
         assert torch.equal(value, trained.state_dict()[name]), name
     assert results["model"]["weights_hash"] == checkpoints.weights_hash(trained)
-    assert 0 <= best_score(str(tmp_path / "run" / "checkpoints" / "best.ckpt")) <= 1
+    score = best_score(str(tmp_path / "run" / "checkpoints" / "best.ckpt"))
+    assert 0 <= score <= 1
+    assert f"({trained.monitor} {score:.4f})" in done.stdout + done.stderr
     assert Image.open(tmp_path / "run" / "contact_sheet.png").width > 1000
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zoo.search.index import Index
     from zoo.types import Representation
 
+_SMALL = 16  # px of a box's shorter side below which a picture is hardly one
 _MANY = 4  # queries from which a bar shows how far they are
 
 
@@ -81,6 +82,8 @@ class Describer:
 
         batch = self.data.prepare_picture(query.path, query.box)
         height, width = batch.original_size[0].tolist()
+        if query.box and min(height, width) < _SMALL:
+            log.warning("box is %d × %d px: so few show little of what is asked for", width, height)
         items = to_original(self.model.represent(batch, "query"), batch.images.shape[2:], batch.original_size)
         return items, {"width": width, "height": height}
 

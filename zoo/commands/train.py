@@ -90,18 +90,19 @@ def _conclude(
 
     best, last = trainer.checkpoint_callback, run_dir / "checkpoints" / "last.ckpt"
     path = (best.best_model_path if best else "") or (str(last) if last.is_file() else "")
+    score = training.best_score(best.best_model_path) if best and best.best_model_path else None
     if model.needs_fitting:
         trained = checkpoints.load_model(path) if path else model
         path = str(_fitting.fit(cfg, trained, data, trainer, run_dir, ("best",)))
     if trainer.is_global_zero:
-        _tell(cfg, path, model)
+        _tell(cfg, path, model, score)
     if tested is not None:
         _test(cfg, path, model, data, *tested, trainer, run_dir)
-    return training.best_score(best.best_model_path) if best and best.best_model_path else None
+    return score
 
 
-def _tell(cfg: DictConfig, path: str, model: Any) -> None:
-    """Says where the checkpoint is and how it is evaluated on the data that it was trained with, or used."""
+def _tell(cfg: DictConfig, path: str, model: Any, score: float | None) -> None:
+    """Says where the checkpoint is, what it reached, and how it is evaluated on the data of its training, or used."""
     from hydra.core.hydra_config import HydraConfig
 
     from zoo.commands import _setup
@@ -109,7 +110,8 @@ def _tell(cfg: DictConfig, path: str, model: Any) -> None:
     if path:
         typed = [word for word in HydraConfig.get().overrides.task if word.startswith(("experiment=", "data"))]
         words = [*typed, *(["weights=null"] if cfg.weights else []), f"ckpt_path={path}"]
-        _setup.log.info("%s checkpoint: %s", Path(path).stem, path)
+        reached = "" if score is None else f" ({model.monitor} {score:.4f})"
+        _setup.log.info("%s checkpoint: %s%s", Path(path).stem, path, reached)
         how = f"evaluate it with: zoo eval {shlex.join(words)}"
         if model.judges_itself:  # no benchmark of `zoo eval` is like its validation
             how = f"use it with: {shlex.join(['zoo', 'embed', 'FOLDER', f'ckpt_path={path}'])}"
