@@ -34,6 +34,7 @@ from zoo.evaluation.tables import Table, mean_and_interval
 from zoo.files import replacing
 from zoo.models.local_similarity.losses import similarity
 from zoo.models.local_similarity.scoring import PairScorer
+from zoo.ops.correlation import best_in_volume
 from zoo.search.local_maps import correlations, encoded
 from zoo.types import Representation
 
@@ -151,7 +152,7 @@ def compared(queries: Representation, gallery: Representation, heads: dict[str, 
     for number, query in enumerate(queries.local_map.float()):
         parts: dict[str, list[Tensor]] = {name: [] for name in rows}
         for _, volumes in correlations(query, gallery):
-            parts["R-Match"].append(volumes.flatten(2).amax(2).mean(1).double())
+            parts["R-Match"].append(best_in_volume(volumes).mean(1).double())
             for name, scorer in scorers.items():
                 parts[name].append(similarity(scorer(volumes).logits.double()))
         for name, part in parts.items():

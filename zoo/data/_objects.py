@@ -168,10 +168,9 @@ def find_objects(source: Source, selection: Selection, seed: int) -> list[Object
     """
     if source.kind == "procedural":
         return _drawn(source, selection, seed)
-    if source.kind == "pairs":
-        return _photographed(source, selection)
-    if source.kind in ("photos", "folders"):
-        return (_whole_photos if source.kind == "photos" else _gathered)(source, selection)
+    whole = {"pairs": _photographed, "photos": _whole_photos, "folders": _gathered}.get(source.kind)
+    if whole is not None:
+        return whole(source, selection)
     seen, kept = 0, {}
     for item in (_from_coco if source.kind == "coco" else _from_masks)(source, selection):
         seen += 1

@@ -47,6 +47,14 @@ def r_match(gallery: Tensor, query: Tensor) -> Tensor:
     return best_products(gallery.flatten(2).mT, query.flatten(2).mT).sum(dim=1)
 
 
+def best_in_volume(volumes: Tensor) -> Tensor:
+    """Returns (B, Hq*Wq): the largest product of each location of the query, of `volumes (B, Hq*Wq, Hg, Wg)`.
+
+    Their sum is `r_match` of the maps that the volumes were made of.
+    """
+    return volumes.flatten(2).amax(dim=2)
+
+
 def shuffled_cells(maps: Tensor, block: int) -> Tensor:
     """Returns `maps (B, D, H, W)` with square blocks of `block` cells at random places, each map in its own order.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
+from zoo.ops.correlation import best_in_volume
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -58,7 +60,7 @@ class CorrelationHead(nn.Module):
         """Returns what is found, of `features` (B, F) that the convolutions made of `volumes`."""
         logits = self.exists(features)
         if self.match is not None:
-            score = volumes.flatten(2).amax(2).mean(1, keepdim=True).to(logits)
+            score = best_in_volume(volumes).mean(1, keepdim=True).to(logits)
             logits = logits + self.match((score - _CENTRE) / _SPREAD)
         return Found(logits, self.location(features))
 

@@ -40,18 +40,8 @@ class LocalSimilarity(Embedder):
     judges_itself: ClassVar[bool] = True
     on_reload: ClassVar[dict[str, Any]] = {"backbone_weights": None, "quantizer": None}
     apart_from_embedding: ClassVar[tuple[str, ...]] = (
-        *(
-            "net.head.",
-            "channels",
-            "match_score",
-            "trained",
-            "loss",
-            "location_weight",
-            "margin",
-            "negatives",
-            "shuffled_negatives",
-        ),
-        *("shuffled_block", "learning_rate", "momentum", "weight_decay", "schedule"),
+        *("net.head.", "channels", "match_score", "trained", "loss", "location_weight", "margin", "negatives"),
+        *("shuffled_negatives", "shuffled_block", "learning_rate", "momentum", "weight_decay", "schedule"),
     )
     tiny: ClassVar[dict[str, Any]] = {
         "backbone": "test_resnet", "backbone_weights": "random", "gallery_grid": 6, "query_grid": 3,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from zoo.ops.correlation import best_products, r_match
+from zoo.ops.correlation import best_in_volume, best_products, r_match
 from zoo.search.local_maps import correlations
 from zoo.search.rerankers.regional_qe import best_pairs
 from zoo.search.reranking import HitReranker
@@ -56,7 +56,7 @@ class RMatch(HitReranker):
             scores = r_match(F.normalize(hits.local_map, dim=1), own)
         else:
             volumes = (volume for _, volume in correlations(own[0], hits))
-            scores = torch.cat([volume.flatten(2).amax(dim=2).sum(dim=1) for volume in volumes])
+            scores = torch.cat([best_in_volume(volume).sum(dim=1) for volume in volumes])
         return scores / own[0, 0].numel()
 
 
