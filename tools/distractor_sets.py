@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 import zoo
 from zoo.data._table import read_table
@@ -28,6 +26,7 @@ from zoo.data.distractors import (
 from zoo.evaluation.pictures import SheetRow, Tile, contact_sheet
 from zoo.evaluation.report import write_json
 from zoo.files import BadFile, replacing
+from zoo.progress import tracked
 from zoo.truth import RelevanceLists, read_gnd
 from zoo.truth.extending import positives, with_copies, with_distractors
 from zoo.truth.readers.json_lists import lists_to_json
@@ -187,8 +186,7 @@ def claim(folder: Path, parameters: dict[str, Any]) -> None:
 
 def write_images(options: argparse.Namespace, data: Any, made: Made, pairs: Mapping) -> None:
     """Makes the copies that aren't there, behind a progress bar."""
-    console, work = Console(stderr=True), list(made.copies.items())
-    for name, copies in track(work, "making", console=console, transient=True, disable=not console.is_terminal):
+    for name, copies in tracked(list(made.copies.items()), "making"):
         files = {copy: file_of(options, name) for copy, name in enumerate(copies)}
         missing = {copy: file for copy, file in files.items() if not file.is_file()}
         pixels = data.picture_by_id("gallery", name) if missing else None

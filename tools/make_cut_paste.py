@@ -11,6 +11,14 @@ in YAML; what isn't given comes from conf/data/cut_paste.yaml. Written are
     OUT/sheet.png   some objects: query crops, and whole pictures with boxes drawn
     OUT/recipe.json, OUT/objects.jsonl   what was asked for, and what is done
 
+Objects come from `sources`, a list of entries, each of a kind and with a `weight` and recipe of its own if you like:
+
+    {kind: procedural, count: 2000}              drawn shapes
+    {kind: masks, images: DIR, masks: DIR}       instance masks, a picture of numbers for each photo
+    {kind: coco, annotations: FILE, images: DIR}
+    {kind: photos, images: DIR}                  whole photos
+    {kind: folders, images: DIR}                 real pairs: two photos of one folder
+
 A run that was stopped goes on where it was. Afterwards, for example:
 
     zoo train data=cut_paste 'data.sources=[{kind: pairs, table: OUT/pairs.csv, root: OUT/images}]' ...
@@ -35,6 +43,7 @@ import yaml
 from zoo.config import complete, create
 from zoo.evaluation.pictures import Outline, SheetRow, Tile, contact_sheet
 from zoo.files import BadFile, replacing
+from zoo.progress import tracked
 
 SHEET_OBJECTS, SHEET_SIDE, GREEN = 10, 170, (60, 220, 90)
 PAIR_COLUMNS = (
@@ -72,7 +81,7 @@ def write(out: Path, split: str, objects: int | None, suffix: str, parameters: d
         raise ValueError(f"split {split} must have an object, got none: add sources or enlarge its share")
     done = _read_done(out / "objects.jsonl")
     with (out / "objects.jsonl").open("a", encoding="utf-8") as journal:
-        for item in _progress(chosen, f"cut_paste {split}"):
+        for item in tracked(chosen, f"cut_paste {split}"):
             if item.name not in done:
                 done[item.name] = _write_views(data, item, images, suffix)
                 journal.write(json.dumps({"object": item.name, "boxes": done[item.name]}) + "\n")
@@ -188,15 +197,6 @@ def _sheet(data: Any, objects: Sequence[Any]) -> Any:
             tiles += [Tile(picture[y0:y1, x0:x1], "query"), Tile(picture, f"view {variant}", None, [outline])]
         rows.append(SheetRow(item.name, tiles))
     return contact_sheet(rows, SHEET_SIDE)
-
-
-def _progress(items: Sequence[Any], name: str) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, description=name)
 
 
 if __name__ == "__main__":

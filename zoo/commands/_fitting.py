@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,11 @@ from torch.utils.data import DataLoader
 
 from zoo import checkpoints
 from zoo.commands._setup import usage_errors
+from zoo.progress import progress_bar
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from omegaconf import DictConfig
@@ -43,7 +43,7 @@ class Images:
         self.unreadable: dict[int, str] = {}
 
     def __iter__(self) -> Iterator[Batch]:
-        with _bar(len(self.ids)) if self.shown else _no_bar() as advance:
+        with progress_bar("fitting", len(self.ids), "images", self.shown) as advance:
             for batch in self._loader():
                 if self.trainer.received_sigterm:
                     raise SIGTERMException
@@ -154,19 +154,3 @@ def _told(what: list[Any]) -> list[Any]:
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     dist.broadcast_object_list(what, src=0, group=group, device=torch.device("cpu"))
     return what
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("fitting"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda count: progress.advance(task, count)
-
-
-@contextmanager
-def _no_bar() -> Iterator[Callable[[int], None]]:
-    yield lambda count: None

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.progress import progress_bar
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
@@ -48,12 +49,8 @@ def check_switch(name: str, value: Any) -> None:
 
 def in_blocks(items: Sequence[Any], size: int, doing: str) -> Iterator[Sequence[Any]]:
     """Yields `size` items at a time, showing on stderr how many are done and for how long it still goes on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(items))
+    with progress_bar(doing, len(items)) as advance:
         for start in range(0, len(items), size):
-            yield items[start : start + size]
-            progress.update(task, completed=min(start + size, len(items)))
+            block = items[start : start + size]
+            yield block
+            advance(len(block))

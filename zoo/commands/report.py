@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.commands import until_reader_leaves
 from zoo.commands._runs import Parser, one_line_errors, output_file
+from zoo.progress import tracked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,14 +135,10 @@ def _data(run: Run) -> Any:
 
 
 def _read(wanted: Sequence[PictureKey], data: Any) -> tuple[dict[PictureKey, str], str]:
-    from rich.console import Console
-    from rich.progress import track
-
     from zoo.evaluation.html import thumbnail
 
     found, problems = {}, []
-    console = Console(stderr=True)
-    for key in track(wanted, "pictures", console=console, transient=True, disable=not console.is_terminal):
+    for key in tracked(wanted, "pictures"):
         try:
             found[key] = thumbnail(data.picture_by_id(key.split, key.id), key)
         except Exception as error:  # one image that was moved or is damaged

@@ -170,17 +170,20 @@ class ImageSplits(SplitDataModule):
         return self._files[split]
 
 
-def named_pictures(argument: str, folders: Sequence[Path], names: str, remedy: str = "") -> dict[str, Path]:
+def named_pictures(
+    argument: str, folders: Sequence[Path], names: str, remedy: str = "", key: str | None = None
+) -> dict[str, Path]:
     """Returns the pictures below folders, name → absolute path in natural order (q2 before q10).
 
     `names` says what a picture is called: "path", "stem" or "file". Pictures of kinds that aren't read are counted in a
     warning. Raises FileNotFoundError for a missing folder, ValueError for one that can't be listed, for no picture at
-    all, and for two of one name; `argument` names them, `remedy` says what helps where only the suffixes differ.
+    all, and for two of one name; `argument` names them, `remedy` says what helps where only the suffixes differ, `key`
+    which of the data's keys holds the folder, where that isn't `argument`.
     """
     named: dict[str, Path] = {}
     unread: Counter[str] = Counter()
     for folder in folders:
-        for path, below in _files(argument, folder):
+        for path, below in _files(argument, folder, key or argument):
             if not is_picture(path):
                 unread[path.suffix.lower()] += 1
                 continue
@@ -214,13 +217,11 @@ def folders_of(argument: str, value: str | Sequence[str]) -> list[Path]:
     return [Path(folder).expanduser() for folder in folders]
 
 
-def _files(argument: str, folder: Path) -> list[tuple[Path, Path]]:
+def _files(argument: str, folder: Path, key: str) -> list[tuple[Path, Path]]:
     """Returns the pictures below a folder, absolute and relative to it, and those of kinds that aren't read."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "doesn't exist"
-        raise FileNotFoundError(
-            f"{argument} must be a folder of images, got {folder}, which {what}: set data.{argument}"
-        )
+        raise FileNotFoundError(f"{argument} must be a folder of images, got {folder}, which {what}: set data.{key}")
     try:
         top = _absolute(folder)
         return [(path, path.relative_to(top)) for path in _walk(top, ())]

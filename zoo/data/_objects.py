@@ -147,17 +147,21 @@ def check_sources(sources: Sequence[Mapping[str, Any]]) -> list[Source]:
         kind, weight = entry["kind"], entry.get("weight", 1)
         recipe = {key: entry[key] for key in RECIPE if key in entry and kind not in UNALTERED}
         keys = {key: value for key, value in entry.items() if key not in ("kind", "weight", *recipe)}
-        if set(keys) != set(KEYS[kind]):
-            wanted = ", ".join(("kind", *KEYS[kind]))
-            liked = "weight" if kind in UNALTERED else f"weight, {', '.join(RECIPE)}"
-            raise ValueError(
-                f"a source of kind {kind} must have the keys {wanted} (as you like: {liked}), got {', '.join(entry)}"
-            )
+        _check_keys(kind, keys)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise ValueError(f"the weight of a source must be a number above 0, got {weight!r}")
         again = sum(source.kind == kind for source in found)
         found.append(Source(kind, float(weight), f"{kind}{again + 1}" if again else kind, keys, recipe))
     return found
+
+
+def _check_keys(kind: str, keys: Mapping[str, Any]) -> None:
+    liked = ("weight",) if kind in UNALTERED else ("weight", *RECIPE)
+    rule = f"a source of kind {kind} must have the keys {', '.join(('kind', *KEYS[kind]))}"
+    if missing := [key for key in KEYS[kind] if key not in keys]:
+        raise ValueError(f"{rule}, got none for {', '.join(missing)}")
+    if unknown := [str(key) for key in keys if key not in KEYS[kind]]:
+        raise ValueError(f"{rule}, and may have {', '.join(liked)}; got {', '.join(unknown)} as well")
 
 
 def find_objects(source: Source, selection: Selection, seed: int) -> list[Object]:
@@ -217,7 +221,7 @@ class _Whole:
 
 
 def _whole_photos(source: Source, selection: Selection) -> list[Masked]:
-    photos = named_pictures(f"images of source {source.name}", [Path(source.keys["images"]).expanduser()], "path")
+    photos = _pictures(source, "images")
     return [
         Masked(source.name, _name(source, image, None), image, selection.split(image), path, math.inf, _Whole())
         for image, path in photos.items()
@@ -226,8 +230,8 @@ def _whole_photos(source: Source, selection: Selection) -> list[Masked]:
 
 def _gathered(source: Source, selection: Selection) -> list[Gathered]:
     folders: dict[str, list[Path]] = {}
-    root = Path(source.keys["images"]).expanduser()
-    for image, path in named_pictures(f"images of source {source.name}", [root], "path").items():
+    root = source.keys["images"]
+    for image, path in _pictures(source, "images").items():
         folders.setdefault(Path(image).parent.as_posix(), []).append(path)
     found = [
         Gathered(source.name, _name(source, folder, None), folder, selection.split(folder), tuple(photos))
@@ -239,6 +243,13 @@ def _gathered(source: Source, selection: Selection) -> list[Gathered]:
     return found
 
 
+def _pictures(source: Source, key: str) -> dict[str, Path]:
+    """Returns the pictures of the folder that a source's key names, as `named_pictures` does."""
+    return named_pictures(
+        f"{key} of source {source.name}", [Path(source.keys[key]).expanduser()], "path", key="sources"
+    )
+
+
 def _drawn(source: Source, selection: Selection, seed: int) -> list[Drawn]:
     count = source.keys["count"]
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
@@ -248,8 +259,7 @@ def _drawn(source: Source, selection: Selection, seed: int) -> list[Drawn]:
 
 
 def _from_masks(source: Source, selection: Selection) -> Iterator[Masked]:
-    folders = {key: [Path(source.keys[key]).expanduser()] for key in ("images", "masks")}
-    photos, masks = (named_pictures(f"{key} of source {source.name}", folders[key], "path") for key in folders)
+    photos, masks = (_pictures(source, key) for key in ("images", "masks"))
     for image in photos:
         if image not in masks:
             continue  # only some of a set's photos are segmented

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.data._cache import cache_path, ensure_records, open_records
@@ -25,6 +23,7 @@ from zoo.data._loading import BatchDataset, SplitDataModule, check_integer
 from zoo.data._questions import ANSWERS, QUESTION_TYPES
 from zoo.data._scenes import COLOURS, has_room
 from zoo.data._truth import WithDistances, check_truth
+from zoo.progress import progress_bar
 from zoo.truth import PackedGraphs, sort_of_clevr_graphs
 from zoo.types import Batch
 
@@ -175,12 +174,10 @@ class SortOfClevr(SplitDataModule):
         return path
 
     def _chunks(self, split: str) -> Iterator[np.ndarray]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(f"sort_of_clevr {split}", total=self._sizes[split])
+        with progress_bar(f"sort_of_clevr {split}", self._sizes[split]) as advance:
             for chunk in generate_chunks(self._recipe(split), split, self._sizes[split]):
                 yield chunk
-                progress.advance(task, len(chunk))
+                advance(len(chunk))
 
 
 class _Records(Dataset):

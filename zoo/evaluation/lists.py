@@ -10,6 +10,7 @@ import torch
 from zoo.evaluation.judge import Lists
 from zoo.evaluation.rankings import RankedItem, RankedQuery
 from zoo.ops.distances import cosine_similarities, dot_products, l2_distances
+from zoo.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -136,16 +137,10 @@ def _partial(
 
 def with_progress(parts: Iterable[Lists], queries: int, title: str) -> Iterator[Lists]:
     """Yields the parts and shows on standard error how many of the queries have been judged."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=queries)
+    with progress_bar(title, queries) as advance:
         for part in parts:
             yield part
-            progress.advance(task, len(part.rows))
+            advance(len(part.rows))
 
 
 def top(part: Lists, benchmark: RankedBenchmark, kept: int) -> Iterator[RankedQuery]:

@@ -112,7 +112,8 @@ class ImagesProgress(lightning.Callback):
             return
         rate = TextColumn("{task.fields[rate]:.1f} images/s")
         columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("", total=self._total, rate=0.0)
         self._progress.start()
         self._start = time.perf_counter()

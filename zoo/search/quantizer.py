@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.files import BadFile
+from zoo.progress import tracked
 from zoo.search._checks import check_counts
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class ProductQuantizer:
         check_parts(m, x.shape[1])
         if not np.isfinite(x).all():
             raise ValueError("x must be finite, got NaN or infinite values")
-        logging.getLogger(__name__).info("product quantiser: learning %d parts from %s descriptors", m, f"{len(x):,}")
         parts = x.reshape(len(x), m, -1)
-        return cls(np.stack([_clustered(np.ascontiguousarray(parts[:, part]), k, seed) for part in range(m)]))
+        every = tracked(range(m), "learning codes")
+        return cls(np.stack([_clustered(np.ascontiguousarray(parts[:, part]), k, seed) for part in every]))
 
     @property
     def parts(self) -> int:
