@@ -264,7 +264,7 @@ def test_real_masks_give_the_extent_of_their_pixels():
         ({"sources": [{"kind": "procedural", "count": 3, "weight": 0}]}, "must be a number above 0, got 0"),
         ({"scale": [0.8, 0.2]}, r"scale must be \[least, most\] in 0.02 … 4, got \[0.8, 0.2\]"),
         ({"sources": [drawn(3, jitter=2)]}, "jitter of source procedural must be a number in 0 … 0.9, got 2"),
-        ({"sources": [{"kind": "pairs", "table": "x", "root": "y", "scale": [1, 1]}]}, "have weight; got scale as well"),
+        ({"sources": [{"kind": "pairs", "table": "x", "root": "y", "scale": [1, 1]}]}, "weight; got scale as well"),
         ({"rotation": -4}, "rotation must be a number in 0 … 180, got -4"),
         ({"min_area": 0}, "min_area must be a number of at least 16 px, got 0"),
         ({"val_share": 0.7, "test_share": 0.4}, "must leave something to train"),
@@ -289,7 +289,7 @@ def test_what_is_asked_too_early_or_isn_t_there_is_named(tmp_path):
     photos(tmp_path, 1)
     with pytest.raises(ValueError, match="backgrounds must have an image for split"):
         module(sources=[drawn(3)], backgrounds=str(tmp_path / "images"))
-    with pytest.raises(FileNotFoundError, match="images of source photos must be a folder of .* set data.sources"):
+    with pytest.raises(FileNotFoundError, match=r"images of source photos must be .* set data\.sources"):
         module(sources=[{"kind": "photos", "images": str(tmp_path / "none")}])
 
 
