@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import lightning
 import torch
 
-from zoo.types import CHECKPOINT_KEY, Batch, Ranking, Representation, Role
+from zoo.types import CHECKPOINT_KEY, Batch, Representation, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -142,27 +142,34 @@ class Embedder(_SelfDescribing):
 class Reranker(_SelfDescribing):
     """A trained model that re-orders a shortlist, wherever the hits come from.
 
-    It needs neither the images nor an index of ours. An untrained re-ranker is any callable of the same signature.
+    It needs neither the images nor an index of ours. A subclass implements `rerank` and the usual Lightning steps, logs
+    `monitor` itself, and is built as an `Embedder` is. Beside it, in the module `reranker`, stands what takes
+    representations with a model's fields (`zoo.search.reranking.HitReranker`), for indexes and evaluations of ours.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("vector",)
     monitor: ClassVar[str] = "val/map@10"
     monitor_mode: ClassVar[str] = "max"
+    judges_itself: ClassVar[bool] = True
+    needs_fitting: ClassVar[bool] = False
     tiny: ClassVar[Mapping[str, Any]] = {}
 
-    def rerank(
-        self,
-        query: Representation,
-        hits: Representation,
-        query_metadata: Mapping[str, Any] | None = None,
-        hit_metadata: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Ranking:
-        """Returns the K hits (leading dimension K) in their new order for one query (leading dimension 1)."""
-        raise NotImplementedError(f"{type(self).__name__} must implement rerank(query, hits, …)")
+    def rerank(self, query: Any, hits: Any, metadata: Any = None) -> tuple[Tensor, Tensor]:
+        """Returns the new order (K,) int64 of the hits (K, D) of one query (D,), and their scores (K,) in that order.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Ranking:
-        """Calls `rerank`."""
-        return self.rerank(*args, **kwargs)
+        Plain arrays or tensors from any database will do. `metadata` holds what else is known of the hits: columns, or
+        a mapping for each.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement rerank(query, hits, metadata)")
+
+    @classmethod
+    def tiny_training_batch(cls) -> Any:
+        """Returns a batch on which `tiny` models train."""
+        raise NotImplementedError(f"{cls.__name__} must implement tiny_training_batch()")
+
+    @classmethod
+    def tiny_hits(cls) -> tuple[Tensor, Tensor, Any]:
+        """Returns a query (D,), hits (K, D) and their metadata, or None, for `rerank` of `tiny` models."""
+        raise NotImplementedError(f"{cls.__name__} must implement tiny_hits()")
 
 
 def _stamp(model: Embedder) -> Any:

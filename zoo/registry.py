@@ -50,6 +50,7 @@ KINDS = {
         Kind("index", ("search/indexes/*.py",), "zoo.indexes"),
         Kind("reranker", ("search/rerankers/*.py", "models/*/reranker.py"), "zoo.rerankers"),
         Kind("metrics", ("metrics/*.py",), "zoo.metrics"),
+        Kind("affinity", ("affinities/*.py",), "zoo.affinities"),
     )
 }
 

@@ -54,8 +54,9 @@ class Batch(_Transferable):
     `question_types (B, S)` int64 positions in `question_type_names`, written "kind/type" or "kind". All four or none.
     `distances (G, B, B)` float: G ground truths, from the image of a row (as query) to that of a column, for training.
     `original_size (B, 2)` int64: height and width in px of each picture as its file has it, turned upright and cut to
-    its box, before it was resized. `unreadable` lists the positions of files that could not be read, each with the
-    reason; they have no row in the tensors, and all rows may be missing. Only loaders that were asked to go on fill it.
+    its box, before it was resized. `descriptors (B, D)` float: made before, by whatever it was; images may be empty
+    then. `unreadable` lists the positions of files that could not be read, each with the reason; they have no row in
+    the tensors, and all rows may be missing. Only loaders that were asked to go on fill it.
     """
 
     index: Tensor
@@ -67,6 +68,7 @@ class Batch(_Transferable):
     vocabulary: str | None = None
     distances: Tensor | None = None
     original_size: Tensor | None = None
+    descriptors: Tensor | None = None
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def __len__(self) -> int:
@@ -94,6 +96,36 @@ class PairBatch(_Transferable):
     def __len__(self) -> int:
         """Returns B."""
         return len(self.index)
+
+
+@dataclass(frozen=True)
+class ShortlistBatch(_Transferable):
+    """Queries with their nearest gallery images, for models that put these into another order.
+
+    `index (B,)` int64 is the query's position within the split. `rows (B, 1+K)` int64 says where in a table of
+    descriptors the query and its hits stand, nearest first, -1 where a list has ended; or else `descriptors
+    (B, 1+K, D)` are there themselves. `relevant (B, K)` bool; `positives (B,)` int64 of the whole gallery, also those
+    that are no hits. `affinities (B, K, A, L)` float: A affinities of the hits with the first L of them.
+    """
+
+    index: Tensor
+    relevant: Tensor
+    positives: Tensor
+    rows: Tensor | None = None
+    descriptors: Tensor | None = None
+    affinities: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Returns B."""
+        return len(self.index)
+
+    def first(self, hits: int) -> ShortlistBatch:
+        """Returns the batch with at most so many hits of each query; `positives` stay those of the whole gallery."""
+        cut = {
+            name: value[:, : 1 + hits] for name in ("rows", "descriptors") if (value := getattr(self, name)) is not None
+        }
+        affinities = None if self.affinities is None else self.affinities[:, :hits, :, :]
+        return replace(self, **cut, relevant=self.relevant[:, :hits], affinities=affinities)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def test_arguments_are_checked(root, arguments, message):
         ("postprocessed", "easting", "east", r"the columns \['easting'\] are missing"),
         ("postprocessed", ",7,False,False,Forward", "", None),
         ("postprocessed", "6172840.45,7,False,False,Forward", "nan", "northing must be finite, got 'nan'"),
-        ("postprocessed", "6172840.45,7,False,False,Forward", "x", "northing must be metres, could not convert"),
+        ("postprocessed", "6172840.45,7,False,False,Forward", "x", "northing must be a number, could not convert"),
         ("postprocessed", ",6172840.45,7,False,False,Forward", "", "line 2 has no 'northing'"),
         ("raw", "q0", "other", "'pano' of image 'q0' must be True or False, got None"),
         ("raw", "2018-06-01,False", "2018-06-01,0", "'pano' of image 'q0' must be True or False, got '0'"),

@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
 import torch
 import torch.nn.functional as F
+from timing import measured
 from torch import Tensor
 
 from zoo.models.local_similarity.head import CorrelationHead, Found
@@ -74,17 +74,6 @@ def candidates(head: CorrelationHead, volumes: Tensor) -> dict[str, tuple[str, C
 def _batches(head: CorrelationHead, volumes: Tensor) -> Found:
     found = [head(block) for block in volumes.split(64)]
     return Found(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def measured(runs: dict[str, Candidate], rounds: int) -> dict[str, float]:
-    """Returns the median seconds of CPU time; the first round warms up and compiles."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            times[name].append(time.process_time() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 def print_scoring(head: CorrelationHead, volumes: Tensor, rounds: int) -> None:

@@ -163,7 +163,8 @@ class RankedBenchmark(Benchmark):
             for label in collected["query"].vectors
         ]
         if self.search is not None:
-            found = self.search.lists(collected, shard, self.judge.own, self.kept)
+            payloads = data.payloads(data.gallery_split, self.gallery_ids) if hasattr(data, "payloads") else None
+            found = self.search.lists(collected, shard, self.judge.own, self.kept, payloads)
             rows.append(Row(self.search.label(shown), None, self.cells(found, shard.device)))
             shown = rows[-1].label
         return self.report(rows, next(row for row in rows if row.label == shown))

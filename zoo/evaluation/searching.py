@@ -79,16 +79,24 @@ class Searching:
         found.require(self.needs, "the search")
         return {name: tensor for name, tensor in found.filled().items() if name in self.fields}
 
-    def lists(self, collected: Mapping[str, Collected], shard: Shard, own: Tensor, kept: int) -> Iterator[Lists]:
+    def lists(
+        self,
+        collected: Mapping[str, Collected],
+        shard: Shard,
+        own: Tensor,
+        kept: int,
+        payloads: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Iterator[Lists]:
         """Yields what is found in the whole gallery for this rank's queries, some at a time, behind a progress bar.
 
-        `own (Q,)` is the gallery position that a query's search leaves out before anything else, or -1. Collective:
-        once all ranks are through, `heads` holds the first `kept` items of every query's list.
+        `payloads` say what is known of each gallery item, which re-rankers may read. `own (Q,)` is the gallery position
+        that a query's search leaves out before anything else, or -1. Collective: once all ranks are through, `heads`
+        holds the first `kept` items of every query's list.
         """
         queries, gallery = (Representation(**collected[role].fields) for role in ("query", "gallery"))
         rows = shard.rows(len(queries))
         heads = []
-        parts = self._found(queries, gallery, rows, own)
+        parts = self._found(queries, gallery, rows, own, payloads)
         for part in with_progress(parts, len(rows), "searching") if shard.rank == 0 else parts:
             heads.append(Lists(part.rows, part.scores[:, :kept].clone(), part.items[:, :kept].clone()))
             yield part
@@ -107,10 +115,17 @@ class Searching:
         order = rows.argsort()
         return Lists(rows[order], scores[order], items[order])
 
-    def _found(self, queries: Representation, gallery: Representation, rows: Tensor, own: Tensor) -> Iterator[Lists]:
+    def _found(
+        self,
+        queries: Representation,
+        gallery: Representation,
+        rows: Tensor,
+        own: Tensor,
+        payloads: Sequence[Mapping[str, Any]] | None,
+    ) -> Iterator[Lists]:
         ids = range(len(gallery))
         index = self.make_index()
-        index.add(ids, gallery)
+        index.add(ids, gallery, payloads)
         pipeline = Pipeline(index, list(self.stages.values()), self.shortlist)
         # What the index holds is read from there, as it keeps it: an item's codes, not its map.
         beside = {name: tensor for name, tensor in gallery.filled().items() if name not in self._index_needs}

@@ -82,9 +82,13 @@ def _unfit(field: str, count: int, given: Sequence[str] | None) -> str:
 
 
 def own_lists(
-    source: Source, ground_truth: Path | None, user: str, read: Callable[[Path], RelevanceLists] = read_gnd
+    source: Source,
+    ground_truth: Path | None,
+    user: str,
+    read: Callable[[Path], RelevanceLists] = read_gnd,
+    argument: str = "ground_truth",
 ) -> RelevanceLists:
-    """Returns the lists of a file, or where none is named the data's own.
+    """Returns the lists of a file, or where none is named, by `argument`, the data's own.
 
     Raises ValueError, in the name of `user`, where there are neither.
     """
@@ -92,7 +96,7 @@ def own_lists(
         return read(ground_truth)
     own = getattr(source.data, "ground_truth", lambda: None)()
     if own is None:
-        wanted = "set benchmark.ground_truth to a file, or choose data that brings its own (zoo list data)"
+        wanted = f"set benchmark.{argument}, or choose data that brings its own (zoo list data)"
         raise ValueError(f"benchmark '{user}' needs a ground truth: {wanted}")
     return own
 

@@ -6,12 +6,15 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "affinity_features": "affinity",
     "correlation_volume": "correlation",
     "crow": "pooling",
     "crow_channel_weights": "pooling",
     "crow_spatial_weights": "pooling",
+    "field_of_view_overlap": "field_of_view",
     "gem": "pooling",
     "mac": "pooling",
+    "quantized_ap_loss": "losses",
     "r_match": "correlation",
     "relate_pairs": "relations",
     "rmac": "pooling",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -46,6 +47,82 @@ def soft_spearman_loss(distances: Tensor, truth: Tensor, temperature: float) -> 
     scale = (ranks.norm(dim=-1) * wanted.norm(dim=-1)).clamp_min(torch.finfo(ranks.dtype).eps)
     losses = 1 - (ranks * wanted).sum(-1) / scale
     return (losses * defined).sum() / defined.sum().clamp_min(1)
+
+
+def quantized_ap_loss(
+    scores: Tensor, relevance: Tensor, bins: int, low: float = -1.0, high: float = 1.0, ignore: Tensor | None = None
+) -> Tensor:
+    """Return 1 - the mean average precision of ranked lists, made smooth by counting in bins of the scores.
+
+    A score belongs to the two bins whose centres are nearest, in linear shares; beyond the range, to the last bin
+    there. Of scores that lie on centres, no two on one, it is the average precision itself.
+
+    Args:
+        scores: (Q, N), higher = nearer.
+        relevance: (Q, N), 1 or True = relevant.
+        bins: how many, at least 2; their centres lie evenly from ``high`` down to ``low``.
+        low: centre of the last bin.
+        high: centre of the first bin.
+        ignore: (Q, N) bool, True = doesn't count at all.
+
+    Returns:
+        A scalar in 0 … 1 over the queries with at least one relevant item; 0 (with a gradient of 0) if there are none.
+
+    Raises:
+        ValueError: shapes don't fit, ``bins`` is below 2, or ``low`` isn't below ``high``.
+
+    Source: Eqs. 2.27 to 2.34 of Hanning 2024, after Revaud et al. 2019.
+    """
+    if scores.dim() != 2 or relevance.shape != scores.shape:
+        raise ValueError(f"scores and relevance must be (Q, N), got {tuple(scores.shape)}, {tuple(relevance.shape)}")
+    if bins < 2 or not low < high:
+        raise ValueError(f"bins must be at least 2 and low below high, got {bins} bins from {low} to {high}")
+    relevance = relevance.to(scores.dtype)
+    counted = torch.ones_like(scores) if ignore is None else (~ignore).to(scores.dtype)
+    width = (high - low) / (bins - 1)
+    centres = torch.linspace(high, low, bins, dtype=scores.dtype, device=scores.device)
+    shares = (1 - (scores.clamp(low, high)[..., None] - centres).abs() / width).clamp(min=0) * counted[..., None]
+    total, hits = shares.sum(1), (shares * relevance[..., None]).sum(1)
+    precision = hits.cumsum(1) / total.cumsum(1).clamp_min(torch.finfo(scores.dtype).tiny)
+    positives = (relevance * counted).sum(1)
+    values = (precision * hits).sum(1) / positives.clamp_min(1)
+    defined = positives > 0
+    return (defined * (1 - values)).sum() / defined.sum().clamp_min(1)
+
+
+def contrastive_list_loss(
+    scores: Tensor, relevance: Tensor, temperature: float, ignore: Tensor | None = None, itself: bool = False
+) -> Tensor:
+    """Return -ln of the share that relevant items have of exp(score / temperature), the mean over queries.
+
+    Args:
+        scores: (Q, N), higher = nearer.
+        relevance: (Q, N), 1 or True = relevant.
+        temperature: above 0.
+        ignore: (Q, N) bool, True = doesn't count at all.
+        itself: count the query, whose similarity to itself is 1, among its own relevant items (the authors' code).
+
+    Returns:
+        A scalar over the queries with at least one relevant item; 0 if there are none.
+
+    Raises:
+        ValueError: shapes don't fit, or ``temperature`` is not positive.
+
+    Source: Eq. 2.35 of Hanning 2024, after Ouyang et al. 2021.
+    """
+    if scores.dim() != 2 or relevance.shape != scores.shape:
+        raise ValueError(f"scores and relevance must be (Q, N), got {tuple(scores.shape)}, {tuple(relevance.shape)}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    counted = torch.ones_like(scores, dtype=torch.bool) if ignore is None else ~ignore
+    relevant = relevance.bool() & counted
+    defined = relevant.any(1)
+    if itself:
+        scores = torch.cat([torch.ones_like(scores[:, :1]), scores], dim=1)
+        relevant, counted = (F.pad(each, (1, 0), value=True) for each in (relevant, counted))
+    scaled = scores[defined] / temperature
+    both = [scaled.masked_fill(~which[defined], -torch.inf).logsumexp(1) for which in (counted, relevant)]
+    return (both[0] - both[1]).sum() / defined.sum().clamp_min(1)
 
 
 def _without_diagonal(values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from zoo import checkpoints, config, registry
-from zoo.module import Embedder
+from zoo.module import Embedder, Reranker
 from zoo.types import Batch, Representation
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ def check_model(name: str, folder: Path, **parameters: Any) -> None:
     In order: signature equals YAML; it builds from its `tiny` preset and `parameters`; where it `needs_fitting`, it
     refuses to embed before, and is fitted on its `tiny_batch`; embeds that into the fields that `kinds` names, one row
     an image, each independent of its neighbours; trains one step that changes weights, or, if `trained` is False, is
-    frozen; its checkpoint or weights file rebuilds the same model from the file alone. Files go to `folder`.
+    frozen; its checkpoint or weights file rebuilds the same model from the file alone. Of a `Reranker` instead: it puts
+    its `tiny_hits` into an order, trains one step, and is rebuilt. Files go to `folder`.
     """
     check_signature("model", name)
     cls = registry.load("model", name)
-    _require(issubclass(cls, Embedder), f"{cls.__name__} must derive from zoo.module.Embedder")
     torch.manual_seed(0)
+    if issubclass(cls, Reranker):
+        _check_trained_reranker(config.create("model", name, **{**cls.tiny, **parameters}), folder)
+        return
+    _require(issubclass(cls, Embedder), f"{cls.__name__} must derive from zoo.module.Embedder or Reranker")
     model, batch = config.create("model", name, **{**cls.tiny, **parameters}), cls.tiny_batch()
     if model.needs_fitting:
         _check_fitting(model.eval(), batch)
@@ -61,6 +65,27 @@ def _constructor_parameters(cls: type) -> Iterator[inspect.Parameter]:
         yield from (p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD)
         if all(p.kind is not inspect.Parameter.VAR_KEYWORD or p.name != "shared" for p in parameters):
             return
+
+
+def _check_trained_reranker(model: Reranker, folder: Path) -> None:
+    """Each hit comes once, by falling scores, arrays doing as well as tensors; equal hits keep their order."""
+    query, hits, metadata = type(model).tiny_hits()
+    file = _check_training(model, folder)
+    order, scores = model.eval().rerank(query, hits, metadata)
+    _require(
+        sorted(order.tolist()) == list(range(len(hits))), f"rerank must return each hit once, got {order.tolist()}"
+    )
+    finite = bool(scores.isfinite().all()) and bool((scores.diff() <= 0).all())
+    _require(finite and len(scores) == len(hits), "scores must be finite, one a hit, and not rise along the order")
+    again = model.rerank(query.numpy(), hits.numpy(), metadata)[0]
+    _require(torch.equal(order, again), "NumPy arrays must give the order of tensors, and the same call the same order")
+    alike = None if metadata is None else {name: [column[0]] * len(hits) for name, column in metadata.items()}
+    same = model.rerank(query, hits[:1].expand(len(hits), -1), alike)[0].tolist()
+    _require(same == list(range(len(hits))), f"equal hits must keep their order, got {same}")
+    none = model.rerank(query, hits[:0], None if metadata is None else {name: [] for name in metadata})[0]
+    _require(not len(none), "no hits must give an empty order")
+    rebuilt = checkpoints.load_model(str(file)).rerank(query, hits, metadata)
+    _require(torch.equal(rebuilt[1], scores), "a model rebuilt from its checkpoint must return the same scores")
 
 
 def _check_fitting(model: Embedder, batch: Batch) -> None:
@@ -101,7 +126,7 @@ def _check_descriptors(model: Embedder, batch: Batch) -> None:
     _require(shaped, "descriptors() must return (B, D) or (B, R, D) tensors")
 
 
-def _check_training(model: Embedder, folder: Path) -> Path:
+def _check_training(model: Embedder | Reranker, folder: Path) -> Path:
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     trainer = _trainer(folder)
     trainer.fit(model, DataLoader([type(model).tiny_training_batch()], batch_size=None))

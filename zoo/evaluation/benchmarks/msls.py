@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.evaluation.judge import Setting
 from zoo.evaluation.ranked import RankedBenchmark, check_cut_offs
-from zoo.evaluation.source import input_path
+from zoo.evaluation.source import optional_path, own_lists
 from zoo.metrics.map import RetrievalMAP
 from zoo.metrics.recall import RetrievalRecall
 from zoo.truth import read_msls
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Msls(RankedBenchmark):
     """Recall@k (any hit) and mAP@k on MSLS as Sec. 3 of Hanning 2024 has it; parameters: `conf/benchmark/msls.yaml`.
 
-    `root` is the folder that holds train_val and test. Every query that has a positive counts; an image within `radius`
-    metres (inclusive) of it is positive whatever its heading; panoramas are neither queries nor gallery items.
+    `root` is the folder that holds train_val and test, None for the data's own cities and truth. Every query that has a
+    positive counts; an image within `radius` metres (inclusive) of it is positive whatever its heading; panoramas are
+    neither queries nor gallery items.
     """
 
     name, title = "msls", "MSLS"
@@ -32,14 +33,14 @@ class Msls(RankedBenchmark):
     def __init__(
         self,
         *,
-        root: str,
+        root: str | None,
         cities: Sequence[str],
         radius: float,
         k: Sequence[int],
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.root, self.cities, self.radius, self.k = input_path("root", root), cities, radius, check_cut_offs(k)
+        self.root, self.cities, self.radius, self.k = optional_path("root", root), cities, radius, check_cut_offs(k)
 
     def metrics(self) -> list[Any]:
         """Returns mAP@k and Recall@k."""
@@ -48,6 +49,8 @@ class Msls(RankedBenchmark):
 
     def read(self, source: Source) -> RelevanceLists:
         """Returns the database images near each query."""
+        if self.root is None:
+            return own_lists(source, None, self.name, argument="root")
         return read_msls(self.root, self.cities, radius=self.radius, leaderboard=self.leaderboard)
 
     def fingerprint_extras(self) -> dict[str, Any]:

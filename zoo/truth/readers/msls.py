@@ -81,6 +81,56 @@ def read_msls(root: Path, cities: Sequence[str], *, radius: float, leaderboard: 
         )
 
 
+@dataclass(frozen=True)
+class StreetImages:
+    """The images of one city's query or database folder, panoramas left out.
+
+    `keys`; `columns` of numbers, each (n,) float64: `easting` and `northing` in m, `heading` in ° clockwise from north,
+    `captured_at` in ms since 1970.
+    """
+
+    keys: tuple[str, ...]
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self.keys)
+
+    @property
+    def poses(self) -> np.ndarray:
+        """Returns (n, 3): easting, northing, heading."""
+        return np.column_stack([self.columns[name] for name in ("easting", "northing", "heading")])
+
+
+def read_street_images(root: Path, city: str) -> dict[str, StreetImages]:
+    """Reads the poses of a city's images, "query" and "database"; raises what `read_msls` does.
+
+    Positions are those of `postprocessed.csv`; heading (`ca`) and time (`captured_at`) stand in `raw.csv`.
+    """
+    folder = _city_folder(root, city)
+    return {side: _street_images(folder / side) for side in ("query", "database")}
+
+
+def _street_images(folder: Path) -> StreetImages:
+    side = _side(folder, leaderboard=False)
+    raw = _columns(folder / "raw.csv", ("key", "ca", "captured_at"))
+    line = {key: place for place, key in enumerate(raw["key"])}
+    with naming(folder / "raw.csv"):
+        heading = _numbers("ca", [raw["ca"][line[key]] for key in side.keys])
+        captured_at = _moments([raw["captured_at"][line[key]] for key in side.keys])
+    easting, northing = side.places.T.copy()
+    columns = {"easting": easting, "northing": northing, "heading": heading, "captured_at": captured_at}
+    return StreetImages(tuple(side.keys), columns)
+
+
+def _moments(texts: Sequence[str]) -> np.ndarray:
+    """Returns ms since 1970 of dates or of times, as ISO 8601 writes them."""
+    try:
+        return np.array(texts, "datetime64[ms]").astype(np.int64).astype(np.float64)
+    except ValueError as error:
+        raise ValueError(f"captured_at must be a date, {error}") from None
+
+
 def _city_folder(root: Path, city: str) -> Path:
     for split in SPLITS:
         if (root / split / city).is_dir():
@@ -101,7 +151,7 @@ def _side(folder: Path, leaderboard: bool) -> _Side:
     spherical = _flags(folder / "raw.csv", "pano", keys)
     keep &= ~spherical
     with naming(folder / "postprocessed.csv"):
-        places = np.column_stack([_metres(name, table[name]) for name in ("easting", "northing")])
+        places = np.column_stack([_numbers(name, table[name]) for name in ("easting", "northing")])
     return _Side(
         [keys[place] for place in np.flatnonzero(keep)],
         places[keep],
@@ -141,11 +191,11 @@ def _flags(file: Path, name: str, keys: Sequence[str]) -> np.ndarray:
     return np.array([by_key[key] == "True" for key in keys], bool)
 
 
-def _metres(name: str, texts: Sequence[str]) -> np.ndarray:
+def _numbers(name: str, texts: Sequence[str]) -> np.ndarray:
     try:
         values = np.array([float(text) for text in texts], np.float64)
     except ValueError as error:
-        raise ValueError(f"{name} must be metres, {error}") from None
+        raise ValueError(f"{name} must be a number, {error}") from None
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite, got {texts[int(np.argmin(np.isfinite(values)))]!r}")
     return values

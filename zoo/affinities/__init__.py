@@ -1,0 +1,72 @@
+"""Affinities beside the visual one: how near two images are by what is known of them, such as where they were taken."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    Columns = Mapping[str, Tensor]
+
+
+class Affinity(abc.ABC):
+    """Says in [0, 1] how near two images are, from columns of numbers that are known of each.
+
+    `fields` names the columns it reads; an affinity is built from keyword arguments without defaults, which all stand
+    in its YAML. Where only images within some distance have any, `table` gives all of a set's pairs at once, so that
+    training needn't compute them again in every step.
+    """
+
+    fields: ClassVar[tuple[str, ...]]
+    registered: dict[str, Any] | None = None
+
+    @abc.abstractmethod
+    def __call__(self, a: Columns, b: Columns) -> Tensor:
+        """Returns the affinities of images `a` with images `b`: columns of shapes that broadcast to the result's."""
+
+    def table(self, columns: Columns) -> tuple[Any, Any, Any] | None:
+        """Returns all pairs of N images as rows' starts (N+1,), columns and values; None where most pairs have some."""
+        return None
+
+
+def create_affinity(entry: str | Mapping[str, Any]) -> Affinity:
+    """Builds an affinity from its name, or from a mapping with `name` and those parameters that differ from its YAML.
+
+    Raises ValueError for an entry without a name, UsageError for an unknown name or key.
+    """
+    from zoo import config
+
+    entry = {"name": entry} if isinstance(entry, str) else dict(entry)
+    if not isinstance(entry.get("name"), str):
+        raise ValueError(f"an affinity must be a name, or a mapping with one and its parameters, got {entry!r}")
+    return config.create("affinity", entry.pop("name"), **entry)
+
+
+def columns_of(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]], fields: Sequence[str]) -> Columns:
+    """Returns the named columns (K,) float64 of a mapping of arrays, or of one mapping for each of K images.
+
+    Raises ValueError where an image lacks one, or it isn't a finite number.
+    """
+    rows = None if hasattr(metadata, "keys") else list(metadata)
+    columns = {}
+    for field in fields:
+        missing = (
+            field not in metadata if rows is None else next((k for k, row in enumerate(rows) if field not in row), None)
+        )
+        if missing or (rows is not None and missing is not None):
+            where = "" if rows is None else f", hit {missing} has none"
+            raise ValueError(f"metadata must hold {', '.join(fields)} of every hit, {field} is missing{where}")
+        values = metadata[field] if rows is None else [row[field] for row in rows]
+        try:
+            columns[field] = torch.as_tensor(values, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metadata {field} must be numbers, {error}") from error
+        if not columns[field].isfinite().all():
+            raise ValueError(f"metadata {field} must be finite, got NaN or infinite values")
+    return columns
