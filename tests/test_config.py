@@ -27,12 +27,23 @@ def options(group):
 
 
 def choices(command):
-    """Lists group=name for everything that a command's config may be composed of."""
+    """Lists group=name for everything that a command's config may be composed of; experiments that name their own."""
     groups = [
         next(iter(entry))
         for entry in yaml.safe_load((config.conf_dir() / f"{command}.yaml").read_text())["defaults"][1:]
     ]
-    return [(command, f"{group}={name}") for group in groups for name in options(group)]
+    fitting = {name for name in options("experiment") if command == "eval" or _commands(name) & {"zoo train"}}
+    return [
+        (command, f"{group}={name}")
+        for group in groups
+        for name in (sorted(fitting) if group == "experiment" else options(group))
+    ]
+
+
+def _commands(experiment):
+    """Lists the commands in an experiment's first line; those that only evaluate may choose what training lacks."""
+    lines = (config.conf_dir() / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    return set(re.findall(r"zoo \w+", lines[1]))
 
 
 # Where configs are found

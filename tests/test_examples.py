@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,8 +41,10 @@ def test_hits_of_milvus_are_re_ranked(command, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["one.safetensors"]
 
 
-def test_without_weights_it_says_that_the_order_means_nothing(command):
-    shown = command("python", EXAMPLES / "rerank_milvus_hits.py").stdout
+def test_without_weights_it_says_that_the_order_means_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rerank_milvus_hits.py"])
+    runpy.run_path(str(EXAMPLES / "rerank_milvus_hits.py"), run_name="__main__")
+    shown = capsys.readouterr().out
     assert shown.startswith("no weights are given: a tiny model with random ones, whose order means nothing\n")
     old, new = orders(shown)
     assert sorted(old) == sorted(new)

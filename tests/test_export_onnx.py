@@ -71,7 +71,7 @@ def test_the_file_scores_as_the_model_for_any_number_of_hits(tool, tmp_path, cap
     tool.main([str(tmp_path / "model.safetensors"), str(tmp_path / "new/model.onnx")])
     assert "largest difference to PyTorch" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "new/model.onnx")
-    names = ["query", "hits"] + ["affinities"] * (bool(model.affinities) and model.net.layers > 0)
+    names = ["query", "hits"] + ["affinities"] * bool(model.affinities and model.net.layers)
     assert [each.name for each in session.get_inputs()] == names
     assert json.loads(session.get_modelmeta().custom_metadata_map["zoo_model"]) == model.registered
     for count, dimension in [(1, 8), (2, 8), (3, 8), (40, 8), *([(6, 20)] if model.net.projection is None else [])]:

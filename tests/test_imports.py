@@ -25,7 +25,7 @@ ARROWS = {
     "metrics": ("ops", "types"),
     "search": ("ops", "types", "files", "progress", "registry"),
     "affinities": ("config", "ops", "types"),
-    "data": ("truth", "ops", "types", "vocabulary", "affinities", "search"),
+    "data": ("truth", "ops", "types", "vocabulary", "search"),
     "backbones": ("types",),
     "module": ("types", "metrics", "search"),
     "models/net": ("ops", "backbones", "types"),

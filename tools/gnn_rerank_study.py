@@ -22,7 +22,7 @@ from torch import Tensor
 
 import zoo
 from zoo import config
-from zoo.checkpoints import load_model, save_weights
+from zoo.checkpoints import load_model, save_weights, weights_hash
 from zoo.files import replacing
 from zoo.metrics.functional import average_precision, recall_at_k
 from zoo.search.expansion import expand_query
@@ -71,7 +71,9 @@ class Study:
     def trained(self, **changed: Any) -> Any:
         """Returns the network with the recipe's parameters, but for what is `changed`, at its best epoch."""
         parameters = {**self.parameters, **changed}
-        first = self.projection(parameters) if parameters["projection"] and parameters["layers"] else None
+        if not parameters["layers"]:
+            return self.projection(parameters)
+        first = self.projection(parameters) if parameters["projection"] else None
         about = ["network", parameters, self.epochs, self.data_about, None if first is None else "after projection"]
         return self._kept(about, lambda: self._fit(parameters, self.epochs[1], first))
 
@@ -140,6 +142,13 @@ class Study:
             taken = f"{time.process_time() - started:.0f} s of CPU"
             say(f"seed {self.seed}: {name}: mAP@10 {np.nanmean(values[:, 2]):.3f}, {taken}")
         return np.load(file)
+
+    def network_row(self, **changed: Any) -> np.ndarray:
+        """Returns the values of the network that differs so from the recipe, trained where it wasn't before."""
+        model = self.trained(**changed)
+        parameters = {**self.parameters, **changed}
+        hits = parameters["projection_hits" if parameters["layers"] == 0 else "hits"]
+        return self.judge("network", [weights_hash(model), hits], self.reranked(model, hits))
 
     def reranked(self, model: Any, hits: int) -> Callable[[Any], Tensor]:
         """Returns what ranks a city by a trained network: its first hits in a new order, no others."""

@@ -197,6 +197,9 @@ def test_tables_have_the_columns_of_msls(city, tmp_path):
 
 
 def test_what_cannot_be_is_refused():
+    for field, value in (("turn", 1.5), ("memory", -0.1), ("block", 0.0), ("spacing", (9.0, 4.0))):
+        with pytest.raises(ValueError, match=f"{field} must be"):
+            Recipe(**{field: value})
     with pytest.raises(ValueError, match="dimension must be at least"):
         World(seed=0, dimension=Recipe().latent - 1)
     with pytest.raises(ValueError, match="at least 1, got 0"):

@@ -29,8 +29,7 @@ def polygons(poses, angle, corners=4096):
     """Returns sectors with `corners` corners on the arc."""
     turns = np.deg2rad(poses[:, 2:] + np.linspace(-angle / 2, angle / 2, corners))
     arcs = poses[:, None, :2] + RADIUS * np.stack([np.sin(turns), np.cos(turns)], axis=2)
-    apexes = poses[:, None, :2]
-    return shapely.polygons(arcs[:, 1:] if angle == 360 else np.concatenate([apexes, arcs], axis=1))
+    return shapely.polygons(arcs[:, 1:] if angle == 360 else np.concatenate([poses[:, None, :2], arcs], axis=1))
 
 
 def reference(a, b, angle):
@@ -57,7 +56,7 @@ def overlap(a, b, angle, mode="area"):
 @pytest.mark.parametrize("angle", ANGLES)
 def test_random_pairs_have_shapelys_overlap(angle):
     a, b = near_pairs(0, 60)
-    np.testing.assert_allclose(field_of_view_overlap(a, b, RADIUS, angle), reference(a, b, angle), atol=1e-6)
+    np.testing.assert_allclose(field_of_view_overlap(a, b, RADIUS, angle), reference(a, b, angle), rtol=0, atol=1e-6)
 
 
 @settings(max_examples=100, deadline=None)
@@ -67,13 +66,21 @@ def test_poses_that_coincide_in_part_have_shapelys_overlap(a, b, angle):
     assert overlap(a, b, angle) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(deadline=None)
-@given(LATTICE, LATTICE, ANGLE, st.integers(-16, -7), st.lists(st.floats(-1, 1), min_size=6, max_size=6))
-def test_a_little_motion_changes_little(a, b, angle, power, motion):
-    moved = np.array([a, b]) + 10.0**power * np.reshape(motion, (2, 3))
-    # The share of a narrow sector moves by the motion in units of its width.
-    allowed = max(1e-12, 10 * 10.0**power / angle)
-    assert overlap(*moved, angle) == pytest.approx(overlap(a, b, angle), abs=allowed)
+@pytest.mark.parametrize("angle", [5, *ANGLES[1:]])
+def test_coincidence_and_order_make_no_difference(angle):
+    generator = np.random.default_rng(7)
+    bearing = generator.integers(0, 24, 20_000) * 15.0
+    distance = generator.choice([0, 1e-9, 12.5, 25, 50, 50 * 2**0.5, 50 * 3**0.5, 75, 99.999999, 100], 20_000)
+    turns = [0, angle / 2, -angle / 2, 180, 180 + angle / 2, 180 - angle / 2, angle, -angle, 22.5, 60, 90]
+    headings = bearing + generator.choice(turns, (2, 20_000))
+    easting, northing = distance * np.sin(np.deg2rad(bearing)), distance * np.cos(np.deg2rad(bearing))
+    a, b = np.stack([0 * bearing, 0 * bearing, headings[0]], 1), np.stack([easting, northing, headings[1]], 1)
+    expected = field_of_view_overlap(a, b, RADIUS, angle)
+    np.testing.assert_allclose(field_of_view_overlap(b, a, RADIUS, angle), expected, rtol=0, atol=1e-13)
+    for motion in (1e-12, 1e-9, 1e-5):  # m or degrees; a narrow sector's share changes by it in units of its width
+        moved = a + motion * generator.standard_normal(a.shape)
+        allowed = 100 / angle * motion + 1e-13
+        np.testing.assert_allclose(field_of_view_overlap(moved, b, RADIUS, angle), expected, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize(("angle", "step"), [(90, 0), (90, 30), (90, 90), (90, 180), (180, 45), (180, 180), (40, 10)])
@@ -131,24 +138,17 @@ def test_overlap_is_symmetric_within_bounds_and_agrees_with_iou(a, b, angle):
 
 
 @settings(deadline=None)
-@given(POSE, POSE, ANGLE, st.floats(0, 360), st.floats(-300, 300), st.integers(-3, 3))
-def test_overlap_does_not_depend_on_the_frame(a, b, angle, rotation, shift, turns):
+@given(POSE, POSE, ANGLE, st.floats(0, 360), st.floats(-300, 300), st.integers(-3, 3), st.floats(0.01, 100))
+def test_overlap_does_not_depend_on_the_frame(a, b, angle, rotation, shift, turns, unit):
     cosine, sine = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
     moved = [
-        (x * cosine + y * sine + shift, y * cosine - x * sine - shift, heading + rotation + 360 * turns)
+        (unit * (x * cosine + y * sine + shift), unit * (y * cosine - x * sine), heading + rotation + 360 * turns)
         for x, y, heading in (a, b)
     ]
-    assert overlap(*moved, angle) == pytest.approx(overlap(a, b, angle), abs=1e-11)
+    got = field_of_view_overlap(*np.array(moved), RADIUS * unit, angle).item()
+    assert got == pytest.approx(overlap(a, b, angle), abs=1e-11)
     mirrored = [(-x, y, -heading) for x, y, heading in (a, b)]
     assert overlap(*mirrored, angle) == pytest.approx(overlap(a, b, angle), abs=1e-12)
-
-
-@settings(deadline=None)
-@given(POSE, POSE, ANGLE, st.floats(0.01, 100))
-def test_overlap_does_not_depend_on_the_unit_of_length(a, b, angle, unit):
-    scaled = [np.array(pose) * (unit, unit, 1) for pose in (a, b)]
-    got = field_of_view_overlap(*scaled, RADIUS * unit, angle)
-    assert got.item() == pytest.approx(overlap(a, b, angle), abs=1e-11)
 
 
 @settings(deadline=None)
@@ -170,18 +170,16 @@ def test_places_far_from_the_origin_keep_their_precision():
     a[:, :2], b[:, :2] = np.round(a[:, :2], 3), np.round(b[:, :2], 3)
     shift = np.array([5e5, 9.9e6, 3600.0])
     expected = field_of_view_overlap(a, b, RADIUS, 90.0)
-    np.testing.assert_allclose(field_of_view_overlap(a + shift, b + shift, RADIUS, 90.0), expected, atol=1e-9)
+    np.testing.assert_allclose(field_of_view_overlap(a + shift, b + shift, RADIUS, 90.0), expected, rtol=0, atol=1e-9)
 
 
 def test_poses_broadcast_like_tensors():
     a, b = near_pairs(2, 300)
-    b[:150] = a[150:]
     table = field_of_view_overlap(a[:, None], b)
     assert table.shape == (300, 300)
     for row in (0, 1, 299):
         assert torch.equal(table[row], field_of_view_overlap(a[row], b))
     assert torch.equal(table.diagonal(), field_of_view_overlap(a, b))
-    assert field_of_view_overlap(a[:4].reshape(2, 2, 3), b[:2]).shape == (2, 2)
     assert field_of_view_overlap(a[0], b[0]).shape == ()
     assert field_of_view_overlap(a[:0], b[0]).shape == (0,)
     assert field_of_view_overlap(a[:3, None], b[:0]).shape == (3, 0)
@@ -196,9 +194,7 @@ def test_the_result_is_as_precise_as_the_poses():
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), expected, atol=1e-5, rtol=0)
     assert field_of_view_overlap(torch.from_numpy(a).float(), b).dtype == torch.float64
-    whole = field_of_view_overlap(torch.tensor([0, 0, 0]), np.array([0, 0, 45]))
-    assert whole.dtype == torch.float32
-    assert whole == 0.5
+    assert field_of_view_overlap(torch.tensor([0, 0, 0]), np.array([0, 0, 45])).dtype == torch.float32
     assert torch.equal(ops.field_of_view_overlap(a, b, 50.0, 90.0, "area"), expected)
 
 
@@ -209,9 +205,7 @@ def test_the_result_is_as_precise_as_the_poses():
         ({"b": np.zeros((3, 4))}, r"b must be \(..., 3\), got shape \(3, 4\)"),
         ({"a": np.zeros((2, 3)), "b": np.zeros((3, 3))}, r"must broadcast, got shapes \(2, 3\) and \(3, 3\)"),
         ({"a": np.array([[0, 0, 0], [0, np.nan, 1]])}, r"a must be finite, got \[0.0, nan, 1.0\]"),
-        ({"b": torch.tensor([0, 0, torch.inf])}, "b must be finite"),
         ({"radius": 0.0}, "radius must be above 0 and finite, got 0.0"),
-        ({"radius": -1}, "radius must be above 0"),
         ({"radius": math.nan}, "radius must be above 0"),
         ({"angle": 0}, "angle must be above 0 and at most 360 degrees, got 0"),
         ({"angle": 361}, "angle must be above 0 and at most 360 degrees, got 361"),
@@ -267,15 +261,10 @@ def test_a_table_of_more_pairs_than_are_collected_at_a_time():
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_table_of_no_pairs(count):
-    starts, columns, values = overlapping_pairs(np.zeros((count, 3)), RADIUS, 90, "area")
-    assert starts.tolist() == list(range(count + 1))
-    assert columns.tolist() == [0] * count
-    assert values.tolist() == [1.0] * count
-
-
-def test_a_table_needs_a_list_of_poses():
-    with pytest.raises(ValueError, match=r"poses must be \(N, 3\), got shape \(2, 2, 3\)"):
-        overlapping_pairs(np.zeros((2, 2, 3)), RADIUS, 90, "area")
+    table = overlapping_pairs(np.zeros((count, 3)), RADIUS, 90, "area")
+    assert [part.tolist() for part in table] == [list(range(count + 1)), [0] * count, [1.0] * count]
+    with pytest.raises(ValueError, match=r"poses must be \(N, 3\), got shape \(\d, 1, 3\)"):
+        overlapping_pairs(np.zeros((count, 1, 3)), RADIUS, 90, "area")
 
 
 @pytest.mark.parametrize("as_arrays", [False, True])
@@ -285,6 +274,7 @@ def test_affinities_are_entries_of_the_table(as_arrays):
     rows = torch.randint(-1, 300, (5, 40), generator=generator)
     anchors = torch.stack([torch.randperm(300, generator=generator)[:30] for _ in range(5)])
     anchors[:, ::7] = -1
+    anchors[:, 1] = anchors[:, 2]
     expected = dense(*table)[rows[:, :, None], anchors[:, None]]
     expected[(rows < 0)[:, :, None] | (anchors < 0)[:, None]] = 0
     inputs = [part.numpy() if as_arrays else part for part in (*table, rows, anchors)]

@@ -38,10 +38,11 @@ __all__ = ["City", "Recipe", "Side", "World", "simulate_city", "write_msls"]
 SIDES = ("database", "query")
 _LANE = 2.0  # m that vehicles drive to the right of a street's middle
 _SPEED = 8.0  # m/s
-_EPOCH, _YEARS = 1_388_534_400_000, 6  # first day of capture (1 January 2014) in ms since 1970, and how long
+_MOUNT = 3.0  # ° by which a camera is mounted off its axis, standard deviation
+_EPOCH, _YEARS = 1_388_534_400_000, 6  # images are taken from 1 January 2014 (ms since 1970) on, over so many years
 _DAY = 86_400_000  # ms
 _DEGREE = 111_320.0  # m of a degree of latitude
-_CELL = 25.0  # m, of a "unique cluster"
+_CELL = 25.0  # m, the side of a "unique cluster"
 SUBTASKS = ("all", "w2s", "s2w", "d2n", "n2d", "o2n", "n2o")
 
 
@@ -152,14 +153,14 @@ def _drive(recipe: Recipe, streets: _Streets, rng: np.random.Generator, count: i
         path, used = _walk(streets, rng, *divmod(int(start), 2), steps[-1])
         driven[used] = True
         sideways = rng.random() < recipe.sideways
-        offset = rng.choice([-90.0, 90.0]) * sideways + rng.normal(0, 3)
+        offset = rng.choice([-90.0, 90.0]) * sideways + rng.normal(0, _MOUNT)
         poses.append(_along(path, steps, offset))
-        taken = _EPOCH + int(rng.integers(_YEARS * 365)) * _DAY
+        day = int(rng.integers(_YEARS * 365))
         night = rng.random() < recipe.night
         hour = rng.uniform(21, 23) if night else rng.uniform(8, 18)
-        clock = taken + np.int64(hour * 3_600_000) + (steps / _SPEED * 1000).astype(np.int64)
-        same = (np.full(frames, value) for value in (len(columns), night, sideways))
-        columns.append((next(same), np.arange(frames), clock, *same))
+        clock = _EPOCH + day * _DAY + np.int64(hour * 3_600_000) + (steps / _SPEED * 1000).astype(np.int64)
+        number, dark, aside = (np.full(frames, value) for value in (len(columns), night, sideways))
+        columns.append((number, np.arange(frames), clock, dark, aside))
         total += frames
     sequence, frame, clock, night, sideways = (np.concatenate(column) for column in zip(*columns, strict=True))
     return Cameras(np.concatenate(poses), sequence, frame, clock, night, sideways), driven
@@ -208,12 +209,10 @@ def _along(path: np.ndarray, steps: np.ndarray, offset: float) -> np.ndarray:
 
 def _record(recipe: Recipe, rng: np.random.Generator, cameras: Cameras) -> np.ndarray:
     """Returns the poses (n, 3) as recorded: half of the variance of the noise is common to a sequence."""
-    noise = []
-    for part in range(2):
-        rows = int(cameras.sequence[-1]) + 1 if part == 0 else len(cameras.poses)
-        drawn = rng.standard_normal((rows, 3)) * np.array([recipe.gps / 2, recipe.gps / 2, recipe.compass / 2**0.5])
-        noise.append(drawn[cameras.sequence] if part == 0 else drawn)
-    poses = cameras.poses + noise[0] + noise[1]
+    spread = np.array([recipe.gps / 2, recipe.gps / 2, recipe.compass / math.sqrt(2)])
+    common = rng.standard_normal((int(cameras.sequence[-1]) + 1, 3)) * spread
+    own = rng.standard_normal((len(cameras.poses), 3)) * spread
+    poses = cameras.poses + common[cameras.sequence] + own
     poses[:, 2] = poses[:, 2] % 360 % 360  # the first may round up to 360
     return poses
 

@@ -36,8 +36,10 @@ class SimulatedCity(StreetLevel):
 
     def __init__(
         self, *, root: str, train_count: int, val_count: int, database: int, queries: int, dimension: int,
-        recipe: Mapping[str, Any], **shared: Any,
+        recipe: Mapping[str, Any], radius: float, view_radius: float, view_angle: float, overlap: float, seed: int,
+        batch_size: int, num_workers: int,
     ) -> None:  # fmt: skip
+        check_integer("seed", seed, 0)
         least = {"train_count": train_count, "val_count": val_count, "database": database, "queries": queries}
         for name, value in {**least, "dimension": dimension}.items():
             check_integer(name, value, 1)
@@ -46,14 +48,16 @@ class SimulatedCity(StreetLevel):
             known = ", ".join(field.name for field in fields(Recipe))
             raise ValueError(f"recipe must have keys of {known}, got {', '.join(unknown)}")
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
-        self.world = World(seed=shared["seed"], dimension=dimension, recipe=Recipe(**plain))
+        self.world = World(seed=seed, dimension=dimension, recipe=Recipe(**plain))
         self._counts = database, queries
         names = [f"city{number:04d}" for number in range(train_count + val_count)]
         about = [_FORMAT, asdict(self.world), self._counts]
         folder = Path(root).expanduser() / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         super().__init__(
             root=str(folder), descriptors=str(folder / "descriptors" / "{city}.npz"), train_cities=names[:train_count],
-            val_cities=names[train_count:], cache=str(folder / "shortlists"), **shared,
+            val_cities=names[train_count:], radius=radius, view_radius=view_radius, view_angle=view_angle,
+            overlap=overlap, cache=str(folder / "shortlists"), seed=seed, batch_size=batch_size,
+            num_workers=num_workers,
         )  # fmt: skip
 
     def prepare_data(self) -> None:

@@ -70,8 +70,8 @@ def overlapping_pairs(
     """Returns all pairs of `poses (N, 3)` whose overlap is not zero, as the rows of a sparse symmetric (N, N) matrix.
 
     Row i has its columns, ascending and with i itself, at ``columns[starts[i] : starts[i + 1]]``, and their overlaps at
-    the same places of ``values``. Beyond the result, memory for half as much is needed. Poses, parameters and errors as
-    `field_of_view_overlap`.
+    the same places of ``values``. Memory in use peaks at two and a half times the result's. Poses, parameters and errors
+    as `field_of_view_overlap`.
 
     Returns:
         starts (N + 1,) int64; columns (P,) int32; values (P,) float32.
@@ -106,8 +106,8 @@ def affinity_block(
     """Returns (B, K, L) float32: the overlaps of images `rows (B, K)` with images `anchors (B, L)`, from a table.
 
     `starts`, `columns` and `values` are those of `overlapping_pairs`, on the CPU. Rows and anchors are int64; -1 stands
-    for no image and has overlap 0. The anchors of one list must be distinct. Raises ValueError for other shapes, and
-    for images that the table hasn't.
+    for no image and has overlap 0, and an image may occur more than once. The time is that of looking at all entries of
+    the anchors. Raises ValueError for other shapes, and for images that the table hasn't.
     """
     from zoo.ops import field_of_view_kernels as kernels
 

@@ -19,6 +19,7 @@ from zoo.ops.compiling import compiled
 CORNERS = 16  # room for a polygon; five corners become at most seven
 BATCH = 1 << 20  # pairs collected at a time
 NOTHING = 1e-14  # squared radii: rounding leaves less than this of sectors that only touch, and it shall be zero
+# Fused products may round a corner's side of a line in two ways, so what decides on sides does without.
 _FUSED = {"contract", "nsz"}
 
 
@@ -44,7 +45,7 @@ def directed(poses):
     return result
 
 
-@partial(compiled, fastmath=_FUSED)
+@compiled
 def cut(polygons, source, size, x, y, across, up, target):
     """Write what polygon `source` has where (across, up) · (p - (x, y)) >= 0 to `target`; return its corners' number.
 
@@ -104,7 +105,7 @@ def follow(total, x, y, u, v):
     return total
 
 
-@partial(compiled, fastmath=_FUSED)
+@compiled
 def area_in_discs(polygons, source, size, x, y):
     """Return the area of a convex polygon inside the unit discs around the origin and (x, y)."""
     across, up = (x, y) if x * x + y * y > 0.0 else (1.0, 0.0)
@@ -177,8 +178,8 @@ def overlap(a, i, b, j, sector, polygons):
         x, y = -x, -y
     area = convex_area(x, y, c, s, sector.cosine, sector.sine, polygons)
     if sector.wide:
-        distance = math.sqrt(squared)
-        area += 2.0 * math.acos(0.5 * distance) - 0.5 * distance * math.sqrt(4.0 - squared)
+        distance, chord = math.sqrt(squared), math.sqrt(4.0 - squared)
+        area += 2.0 * math.atan2(chord, distance) - 0.5 * distance * chord
         area -= area_in_discs(polygons, 0, 5, x, y)
         area -= area_in_discs(polygons, 0, 5, -x * c - y * s, x * s - y * c)
     if area <= NOTHING:
@@ -269,19 +270,24 @@ def mirror(bounds, partners, shares, starts, columns, values):
 
 @compiled
 def affinities(starts, columns, values, rows, anchors, out):
-    """Write the table's entries at rows (B, K) and anchors (B, L), -1 = none, to `out` (B, K, L), which holds zeros."""
-    places = np.full(len(starts) - 1, -1, np.int32)  # an image's place among the anchors at hand
+    """Write the table's entries at rows (B, K) and anchors (B, L), -1 = none, to `out` (B, K, L), which holds zeros.
+
+    The table is symmetric, so the anchors' rows serve, which are fewer.
+    """
+    places = np.full(len(starts) - 1, -1, np.int32)  # the last place of an image in the list of rows at hand
+    earlier = np.empty(rows.shape[1], np.int32)  # the place before it
     for item in range(len(rows)):
-        for slot, anchor in enumerate(anchors[item]):
-            if anchor >= 0:
-                places[anchor] = slot
         for k, row in enumerate(rows[item]):
-            if row < 0:
+            if row >= 0:
+                earlier[k], places[row] = places[row], k
+        for slot, anchor in enumerate(anchors[item]):
+            if anchor < 0:
                 continue
-            for entry in range(starts[row], starts[row + 1]):
-                slot = places[columns[entry]]
-                if slot >= 0:
+            for entry in range(starts[anchor], starts[anchor + 1]):
+                k = places[columns[entry]]
+                while k >= 0:
                     out[item, k, slot] = values[entry]
-        for anchor in anchors[item]:
-            if anchor >= 0:
-                places[anchor] = -1
+                    k = earlier[k]
+        for row in rows[item]:
+            if row >= 0:
+                places[row] = -1

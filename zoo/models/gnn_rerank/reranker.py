@@ -26,7 +26,7 @@ class GnnReranker(HitReranker):
     Raises ValueError where the descriptors have another D than the network was trained with, or metadata lack a field.
     """
 
-    tiny: ClassVar[Mapping[str, Any]] = {"weights": "simulated_affinity"}
+    tiny: ClassVar[Mapping[str, Any]] = {"weights": "simulated_city"}
 
     def __init__(self, *, weights: str | None) -> None:
         path = checkpoints.weights_file("gnn_rerank", weights)

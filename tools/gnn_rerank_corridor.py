@@ -1,0 +1,76 @@
+"""The corridor of vpr_bench: real images, re-ranked by networks that simulated cities have taught."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from gnn_rerank_study import METRICS, Study, expanded, judged, nearest, none, refined
+from scipy import stats
+from torch import Tensor
+
+import zoo
+from zoo.evaluation.tables import Table, mean_and_interval
+
+DATA = Path(os.environ.get("ZOO_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+HITS, ANCHORS = 110, 63
+STEP = 1.0  # m that the oracle takes the camera to move from frame to frame
+ANY = {"projection": None, "phase2_input": "raw", "anchors": ANCHORS}
+
+
+@cache
+def place() -> tuple[Any, Tensor]:
+    """Returns the corridor as a city of descriptors (GeM of MobileNetV2), and what is relevant (Q, N)."""
+    model = zoo.create_model("global_descriptor", pooling="gem").eval()
+    root = DATA / "vpr_bench" / "corridor"
+    data = zoo.create("data", "folder", root=str(root / "ref"), longest_side=160)
+    found = {}
+    for side, folder in (("database", "ref"), ("query", "query")):
+        files = sorted((root / folder).glob("*.jpg"))
+        with torch.no_grad():
+            rows = [model.represent(data.prepare_picture(file)).vector for file in files]
+        found[side] = torch.cat(rows)
+    frames = np.arange(len(found["database"])) * STEP
+    columns = {"easting": frames, "northing": 0 * frames, "heading": np.full(len(frames), 90.0)}
+    truth = torch.zeros(len(found["query"]), len(frames), dtype=torch.bool)
+    for query, matches in json.loads((DATA / "vpr_bench" / "ground_truth" / "corridor.json").read_text()):
+        truth[query, matches] = True
+    return SimpleNamespace(descriptors=found, images={"database": SimpleNamespace(columns=columns)}), truth
+
+
+def corridor(studies: Sequence[Study]) -> Table:
+    """Returns the table: baselines with the thesis' settings, and the networks without projection, over the seeds."""
+    city, truth = place()
+    rows: dict[str, list[np.ndarray]] = {}
+    fixed: dict[str, Callable[[Any], Tensor]] = {
+        "none": none,
+        "AQE, K = 1": expanded(1, 0.0),
+        "αQE, K = 1, α = 1": expanded(1, 1.0),
+        "SuperGlobal, K = 110, P = 1, β = .6": refined(HITS, 1, 0.6),
+    }
+    for name, rank in fixed.items():
+        rows[name] = [judged(rank(city), truth)]
+    for study in studies:
+        visual = study.trained(affinities=[], **ANY)
+        positional = study.trained(affinities=["field_of_view"], **ANY)
+        for name, model in (("GNN without FC", visual), ("oracle: GNN without FC + PA of frame numbers", positional)):
+            values = judged(study.reranked(model, HITS)(city), truth)
+            rows.setdefault(name, []).append(values)
+    lines = []
+    for name, every in rows.items():
+        values = np.mean(every, axis=0)  # over seeds; the interval is over queries
+        half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+        lines.append([name, *(mean_and_interval(m, h) for m, h in zip(values.mean(0), half, strict=True))])
+    assert nearest(city, HITS).shape[1] == HITS
+    title = f"Corridor (vpr_bench, {len(truth)} queries, {truth.shape[1]} references), real images"
+    notes = [
+        "Networks learnt from simulated cities alone, means over their seeds. The oracle knows where references stand."
+    ]
+    return Table(title, ["", *METRICS], lines, names=1, notes=notes)
