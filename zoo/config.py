@@ -159,7 +159,8 @@ def explain_missing(kind: str, name: str, missing: list[str]) -> str:
     """Returns what a name can't be built without, with the YAML's remark on each key."""
     lines = config_file(kind, name).read_text(encoding="utf-8").splitlines()
     remarks = {line.partition(":")[0]: line.partition("# ")[2] for line in lines if _MISSING in line}
-    wanted = "; ".join(f"{kind}.{key}=… ({remarks.get(key, 'no remark')})" for key in missing)
+    packaged = lines[0].removeprefix("# @package ") if lines[0].startswith("# @package ") else kind
+    wanted = "; ".join(f"{packaged}.{key}=… ({remarks.get(key, 'no remark')})" for key in missing)
     return f"{kind} '{name}' has no default for what only you can know: {wanted}"
 
 

@@ -13,6 +13,7 @@ VERBS = (
     "embed",
     "index",
     "search",
+    "rerank",
     "score",
     "compare",
     "report",
@@ -25,6 +26,7 @@ HEAVY = ("torch", "lightning", "timm", "torchmetrics", "wandb", "numba", "zoo_ac
 LIGHT_COMMANDS = [
     "--help",
     "--version",
+    "rerank --help",
     "list",
     "list model",
     "info oxford",
@@ -126,7 +128,7 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
         ("train seed=0,1", "'seed=0,1' has several values: add -m to run a job for each, or write key=[…] for a list"),
         (
             "train --config-name=tran",
-            "unknown config 'tran'; known: embed, eval, index, score, search, train. Did you mean 'train'?",
+            "unknown config 'tran'; known: embed, eval, index, rerank, score, search, train. Did you mean 'train'?",
         ),
     ],
 )

@@ -70,8 +70,8 @@ def overlapping_pairs(
     """Returns all pairs of `poses (N, 3)` whose overlap is not zero, as the rows of a sparse symmetric (N, N) matrix.
 
     Row i has its columns, ascending and with i itself, at ``columns[starts[i] : starts[i + 1]]``, and their overlaps at
-    the same places of ``values``. Memory in use peaks at two and a half times the result's. Poses, parameters and errors
-    as `field_of_view_overlap`.
+    the same places of ``values``. Memory in use peaks at two and a half times the result's. Poses, parameters and
+    errors as `field_of_view_overlap`.
 
     Returns:
         starts (N + 1,) int64; columns (P,) int32; values (P,) float32.

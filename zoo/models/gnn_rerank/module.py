@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from zoo.affinities import columns_of, create_affinity
+from zoo.affinities import create_affinity
 from zoo.metrics.functional import average_precision, recall_at_k
 from zoo.models.gnn_rerank.checks import check_parameters
+from zoo.models.gnn_rerank.hits import first_alike, hit_affinities, read_rows
 from zoo.models.gnn_rerank.losses import ContrastiveMse
 from zoo.models.gnn_rerank.net import GnnRerankNet, similarities
 from zoo.module import Reranker
@@ -230,7 +231,7 @@ class GnnRerank(Reranker):
             raise ValueError(
                 "descriptors can't be projected: this model has no projection, it compares them as they are"
             )
-        rows = self._read("descriptors", descriptors, self.dimension)
+        rows = read_rows("descriptors", descriptors, self.dimension).to(self.device)
         with self._evaluating():
             return torch.cat([self.net.project(part) for part in rows.split(_ROWS)])
 
@@ -245,47 +246,20 @@ class GnnRerank(Reranker):
         """
         width = self.net.projection.out_features if projected and self.net.projection is not None else self.dimension
         expected = width if self.net.projection is not None else None
-        hits = self._read("hits", hits, expected)
-        query = self._read("query", torch.as_tensor(query)[None], hits.shape[1])
+        hits = read_rows("hits", hits, expected).to(self.device)
+        query = read_rows("query", query, hits.shape[1], one=True).to(self.device)
         if not len(hits):
             return torch.empty(0, dtype=torch.int64), torch.empty(0)
-        affinities = self._affinities(metadata, len(hits))
+        affinities = None
+        if self.affinities and self.net.layers:
+            affinities = hit_affinities(self.affinities, self.anchors, metadata, len(hits)).to(self.device)
         both = torch.cat([query, hits])
         with self._evaluating():
             both = both if projected else self.net.project(both)
             scores = self.net(both[None], affinities)[0].float().cpu()
-        scores = scores[_first_alike(hits, affinities)]
+        scores = scores[first_alike(hits, affinities)]
         order = scores.argsort(descending=True, stable=True)
         return order, scores[order]
-
-    def _read(self, name: str, values: Any, dimension: int | None) -> Tensor:
-        rows = torch.as_tensor(values).detach().to(self.device, torch.float32)
-        if rows.dim() != 2 or (dimension is not None and rows.shape[1] != dimension):
-            wanted = "(…, D)" if dimension is None else f"(…, {dimension}), as in training"
-            raise ValueError(f"{name} must be {wanted}, got {tuple(rows.shape)}")
-        if not rows.isfinite().all():
-            raise ValueError(f"{name} must be finite, got NaN or infinite values")
-        return rows
-
-    def _affinities(self, metadata: Any, count: int) -> Tensor | None:
-        """Returns (1, K, A, L) of the hits that `metadata` describes."""
-        if not self.affinities:
-            return None
-        if metadata is None:
-            fields = ", ".join(dict.fromkeys(field for each in self.affinities for field in each.fields))
-            raise ValueError(f"metadata must hold {fields} of every hit: the model was trained with them")
-        found = [self._one_affinity(each, metadata, count) for each in self.affinities]
-        return torch.stack(found, dim=1)[None].to(self.device)
-
-    def _one_affinity(self, affinity: Any, metadata: Any, count: int) -> Tensor:
-        columns = columns_of(metadata, affinity.fields)
-        for name, values in columns.items():
-            if values.shape != (count,):
-                raise ValueError(
-                    f"metadata {name} must be one number a hit, got {tuple(values.shape)} for {count} hits"
-                )
-        anchors = {name: values[None, : self.anchors] for name, values in columns.items()}
-        return affinity({name: values[:, None] for name, values in columns.items()}, anchors).float()
 
     @classmethod
     def tiny_training_batch(cls) -> ShortlistBatch:
@@ -308,15 +282,6 @@ class GnnRerank(Reranker):
         generator = torch.Generator().manual_seed(1)
         rows = torch.randn(8, cls.tiny["dimension"], generator=generator)
         return rows[0], rows[1:], {"heading": 360 * torch.rand(7, generator=generator)}
-
-
-def _first_alike(hits: Tensor, affinities: Tensor | None) -> list[int]:
-    """Returns for each hit the first that is the same: rounding must not tell apart what is equal."""
-    known: dict[tuple[bytes, ...], int] = {}
-    said = [[]] * len(hits) if affinities is None else affinities[0].cpu().numpy()
-    rows = zip(hits.cpu().numpy(), said, strict=True)
-    keys = [tuple(part.tobytes() for part in row if len(part)) for row in rows]
-    return [known.setdefault(key, place) for place, key in enumerate(keys)]
 
 
 export = GnnRerank
