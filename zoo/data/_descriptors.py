@@ -12,15 +12,10 @@ if TYPE_CHECKING:
 _BLOCK = 4096  # descriptors read at a time
 
 
-def open_descriptors(file: Path) -> KeyedDescriptors:
-    """Opens features of any form by the images' keys; raises BadFile for a file that holds none."""
-    return KeyedDescriptors(file)
-
-
 class KeyedDescriptors:
     """Vectors by key: the last part of an image's id, without its suffix.
 
-    Raises ValueError where the file holds no vectors.
+    Raises BadFile for a file that can't be read, ValueError for one that holds no vectors.
     """
 
     def __init__(self, file: Path) -> None:

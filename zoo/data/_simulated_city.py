@@ -124,7 +124,7 @@ def simulate_city(*, world: World, seed: int, database: int, queries: int) -> Ci
 def _draw_streets(recipe: Recipe, rng: np.random.Generator, database: int) -> _Streets:
     """Draws a jittered grid with gaps, of such a length that database sequences pass `passes` times in the mean."""
     wanted = database * sum(recipe.spacing) / 2 / recipe.passes
-    side = max(2, math.ceil(math.sqrt(wanted / (2 * recipe.block * (1 - recipe.thinning)))) + 1)
+    side = max(2, math.ceil(math.sqrt(wanted / (2 * recipe.block * max(0.1, 1 - recipe.thinning)))) + 1)
     grid = np.arange(side * side).reshape(side, side)
     streets = np.concatenate(
         [np.column_stack([a.ravel(), b.ravel()]) for a, b in ((grid[:, :-1], grid[:, 1:]), (grid[:-1], grid[1:]))]

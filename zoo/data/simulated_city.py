@@ -60,6 +60,11 @@ class SimulatedCity(StreetLevel):
             num_workers=num_workers,
         )  # fmt: skip
 
+    @property
+    def dimension(self) -> int:
+        """Returns D of the descriptors."""
+        return self.world.dimension
+
     def prepare_data(self) -> None:
         """Simulates the cities that aren't there, one after the other."""
         names = [name for cities in self.cities.values() for name in cities]

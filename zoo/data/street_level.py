@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from zoo.data._descriptors import open_descriptors
+from zoo.data._descriptors import KeyedDescriptors
 from zoo.data._loading import SplitDataModule, UnrepeatedSampler, check_integer
 from zoo.data._pictures import read_picture
 from zoo.data._shortlists import SIDES, City, Shortlists, mined, near_places, overlapping_views
@@ -61,6 +61,11 @@ class StreetLevel(SplitDataModule):
         self._radius, self._view, self._overlap = radius, (view_radius, view_angle), overlap
         self._seed, self._wanted = seed, (1, 1, ())
         self._datasets: dict[str, Shortlists] = {}
+
+    @property
+    def dimension(self) -> int:
+        """Returns D of the descriptors, by those of the first validation city; raises what opening them raises."""
+        return self._file_of(self.cities["val"][0]).dimension
 
     def prepare_shortlists(self, hits: int, anchors: int, affinities: Sequence[Any]) -> None:
         """Says what a model wants of each query: how many hits, and which affinities of them with how many anchors."""
@@ -137,7 +142,7 @@ class StreetLevel(SplitDataModule):
     def _open(self, names: Sequence[str]) -> tuple[list[City], Tensor]:
         """Returns cities, and one table of all their descriptors that theirs are parts of."""
         images = {name: read_street_images(self.root, name) for name in names}
-        files = {name: open_descriptors(Path(self._descriptors.replace("{city}", name)).expanduser()) for name in names}
+        files = {name: self._file_of(name) for name in names}
         total = sum(len(each) for sides in images.values() for each in sides.values())
         table, end = torch.empty(total, files[names[0]].dimension), 0
         cities = []
@@ -149,6 +154,9 @@ class StreetLevel(SplitDataModule):
                 files[name].fill(parts[side], sides[side].keys, f"{side} image of {name}")
             cities.append(City(name, sides, parts, files[name].stamp))
         return cities, table
+
+    def _file_of(self, city: str) -> KeyedDescriptors:
+        return KeyedDescriptors(Path(self._descriptors.replace("{city}", city)).expanduser())
 
     def _shortlists(self, split: str) -> Shortlists:
         hits, anchors, affinities = self._wanted

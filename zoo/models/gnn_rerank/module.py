@@ -74,6 +74,8 @@ class GnnRerank(Reranker):
         name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
         if not getattr(data, "gives_shortlists", False):
             raise ValueError(f"data must give shortlists of descriptors, data={name} doesn't: street_level does")
+        if self.net.projection is not None and data.dimension != self.dimension:
+            raise ValueError(f"model.dimension must be that of the descriptors, {data.dimension}, got {self.dimension}")
         data.prepare_shortlists(self.hits, self.anchors, self.affinities)
 
     def configure_optimizers(self) -> Any:
