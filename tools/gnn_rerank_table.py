@@ -27,7 +27,7 @@ from zoo.evaluation.record import environment
 from zoo.evaluation.tables import Table, mean_and_interval
 
 PARTS = ("main", "losses", "projection", "input", "affinities", "curves", "corridor")
-HITS, ANCHORS, LAYERS = (15, 31, 63, 127, 191), (7, 15, 31, 63, 127), (1, 2, 3)
+HITS, ANCHORS, LAYERS = (31, 63, 127, 255, 383), (7, 15, 31, 63, 127), (1, 2, 3)
 SHORT = {"heading": ["heading"], "heading and field of view": ["heading", "field_of_view"]}
 
 Rows = dict[str, np.ndarray]  # name → (queries, metrics)
@@ -43,12 +43,14 @@ def main_rows(study: Study) -> Rows:
     for name, (chosen, values) in (("AQE", aqe), ("αQE", alpha), ("SuperGlobal", superglobal)):
         say(f"seed {study.seed}: {name} at its best with {chosen}")
         rows[name] = values
+    networks = {
+        "FC": study.network_row(layers=0, affinities=[]),
+        "GNN": study.network_row(affinities=[]),
+        "GNN + PA": study.network_row(),
+    }
     csa = {"projection": None, "layers": 2, "norm": "pre", "loss": "contrastive_mse", "phase2_input": "raw"}
     rows["CSA (Ouyang et al. 2021)"] = study.network_row(affinities=[], **csa)
-    rows["FC"] = study.network_row(layers=0, affinities=[])
-    rows["GNN"] = study.network_row(affinities=[])
-    rows["GNN + PA"] = study.network_row()
-    return rows
+    return rows | networks
 
 
 def loss_rows(study: Study) -> Rows:
@@ -139,7 +141,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("outputs/gnn_rerank_table"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", nargs=2, type=int, default=[10, 10], help="of the two phases (10 10)")
+    parser.add_argument("--epochs", nargs=2, type=int, default=[6, 6], help="of the two phases (6 6)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.cache.mkdir(parents=True, exist_ok=True)
