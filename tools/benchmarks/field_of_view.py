@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import time
-from collections.abc import Callable
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
 import numpy as np
 import shapely
 import torch
+from timing import measured
 
 from zoo.ops.field_of_view import affinity_block, field_of_view_overlap, overlapping_pairs
 
@@ -40,17 +38,6 @@ def polygons(poses: np.ndarray) -> np.ndarray:
     turns = np.deg2rad(poses[:, 2:] + np.linspace(-ANGLE / 2, ANGLE / 2, CORNERS))
     arcs = poses[:, None, :2] + RADIUS * np.stack([np.sin(turns), np.cos(turns)], axis=2)
     return shapely.polygons(np.concatenate([poses[:, None, :2], arcs], axis=1))
-
-
-def measured(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Returns the median seconds of CPU time; the first round warms up and compiles."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            times[name].append(time.process_time() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 def print_overlap(rounds: int) -> None:

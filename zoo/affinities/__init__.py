@@ -53,20 +53,24 @@ def columns_of(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]], fields
 
     Raises ValueError where an image lacks one, or it isn't a finite number.
     """
-    rows = None if hasattr(metadata, "keys") else list(metadata)
-    columns = {}
-    for field in fields:
-        missing = (
-            field not in metadata if rows is None else next((k for k, row in enumerate(rows) if field not in row), None)
-        )
-        if missing or (rows is not None and missing is not None):
-            where = "" if rows is None else f", hit {missing} has none"
-            raise ValueError(f"metadata must hold {', '.join(fields)} of every hit, {field} is missing{where}")
-        values = metadata[field] if rows is None else [row[field] for row in rows]
-        try:
-            columns[field] = torch.as_tensor(values, dtype=torch.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"metadata {field} must be numbers, {error}") from error
-        if not columns[field].isfinite().all():
-            raise ValueError(f"metadata {field} must be finite, got NaN or infinite values")
-    return columns
+    return {field: _column(metadata, field, fields) for field in fields}
+
+
+def _column(metadata: Any, field: str, fields: Sequence[str]) -> Tensor:
+    rule = f"metadata must hold {', '.join(fields)} of every hit, {field} is missing"
+    if not hasattr(metadata, "keys"):
+        lacking = [place for place, row in enumerate(metadata) if field not in row]
+        if lacking:
+            raise ValueError(f"{rule}, hit {lacking[0]} has none")
+        values = [row[field] for row in metadata]
+    elif field in metadata:
+        values = metadata[field]
+    else:
+        raise ValueError(rule)
+    try:
+        column = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata {field} must be numbers, {error}") from error
+    if not column.isfinite().all():
+        raise ValueError(f"metadata {field} must be finite, got NaN or infinite values")
+    return column

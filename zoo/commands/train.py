@@ -113,7 +113,15 @@ def _tell(cfg: DictConfig, path: str, model: Any, score: float | None) -> None:
         reached = "" if score is None else f" ({model.monitor} {score:.4f})"
         _setup.log.info("%s checkpoint: %s%s", Path(path).stem, path, reached)
         how = f"evaluate it with: zoo eval {shlex.join(words)}"
-        if model.judges_itself:  # no benchmark of `zoo eval` is like its validation
+        if hasattr(model, "rerank"):
+            words = (
+                "QUERIES.npy",
+                "HITS.npy",
+                f"reranker={cfg.model.name}",
+                f"reranker.{cfg.model.name}.weights={path}",
+            )
+            how = f"use it with: {shlex.join(['zoo', 'rerank', *words])}"
+        elif model.judges_itself:  # no benchmark of `zoo eval` is like its validation
             how = f"use it with: {shlex.join(['zoo', 'embed', 'FOLDER', f'ckpt_path={path}'])}"
         _setup.log.info("%s", how)
 
