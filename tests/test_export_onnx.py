@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.affinities import hit_affinities
 from zoo.checkpoints import save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,8 @@ def test_the_file_scores_as_the_model_for_any_number_of_hits(tool, tmp_path, cap
     assert json.loads(session.get_modelmeta().custom_metadata_map["zoo_model"]) == model.registered
     for count, dimension in [(1, 8), (2, 8), (3, 8), (40, 8), *([(6, 20)] if model.net.projection is None else [])]:
         query, hits, known = hits_of(model, count, dimension)
-        affinities = model._affinities(known, count)
+        used = model.affinities and model.net.layers
+        affinities = hit_affinities(model.affinities, model.anchors, known, count) if used else None
         given = dict(zip(names, (query, hits, affinities), strict=False))
         (scores,) = session.run(["scores"], {name: value.numpy() for name, value in given.items()})
         order, expected = model.rerank(query, hits, known)

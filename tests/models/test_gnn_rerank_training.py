@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import lightning
 import pytest
 import torch
@@ -107,12 +111,18 @@ def test_projected_once_is_the_same_as_raw_without_dropout(root, tmp_path):
         assert torch.allclose(value, states[1][name], atol=1e-4), name
 
 
-def test_two_processes_leave_with_the_same_weights_in_both_phases(root, tmp_path):
+def two_processes(root, folder):
     model, data = built(root, dropout=0.0)
     data.prepare_data()
-    file = tmp_path / "two.ckpt"
-    two = trainer(tmp_path, 3, Saving(file), devices=2, strategy="ddp_fork")
+    two = trainer(folder, 3, Saving(f"{folder}/two.ckpt"), devices=2, strategy="ddp_fork")
     two.fit(model, datamodule=data)
+
+
+def test_two_processes_leave_with_the_same_weights_in_both_phases(root, tmp_path):
+    # In a process of its own: one that has gone through autograd can't be forked.
+    code = f"import test_gnn_rerank_training as own; own.two_processes({str(root)!r}, {str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=300)
+    file = tmp_path / "two.ckpt"
     states = [torch.load(f"{file}.{rank}", weights_only=True) for rank in (0, 1)]
     assert states[0]["metrics"] == states[1]["metrics"]
     begun = built(root)[0].state_dict()

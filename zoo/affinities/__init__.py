@@ -48,6 +48,26 @@ def create_affinity(entry: str | Mapping[str, Any]) -> Affinity:
     return config.create("affinity", entry.pop("name"), **entry)
 
 
+def hit_affinities(affinities: Sequence[Affinity], anchors: int, metadata: Any, count: int) -> Tensor:
+    """Returns (1, K, A, L) of the K hits that `metadata` describes, with the first L of them.
+
+    Raises ValueError where metadata lack what an affinity reads, or are of another number of hits.
+    """
+    if metadata is None:
+        fields = ", ".join(dict.fromkeys(field for each in affinities for field in each.fields))
+        raise ValueError(f"metadata must hold {fields} of every hit: the model was trained with them")
+    return torch.stack([_of_hits(each, anchors, metadata, count) for each in affinities], dim=1)[None]
+
+
+def _of_hits(affinity: Affinity, anchors: int, metadata: Any, count: int) -> Tensor:
+    columns = columns_of(metadata, affinity.fields)
+    for name, values in columns.items():
+        if values.shape != (count,):
+            raise ValueError(f"metadata {name} must be one number a hit, got {tuple(values.shape)} for {count} hits")
+    first = {name: values[None, :anchors] for name, values in columns.items()}
+    return affinity({name: values[:, None] for name, values in columns.items()}, first).float()
+
+
 def columns_of(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]], fields: Sequence[str]) -> Columns:
     """Returns the named columns (K,) float64 of a mapping of arrays, or of one mapping for each of K images.
 

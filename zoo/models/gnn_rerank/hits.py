@@ -1,4 +1,4 @@
-"""Hits as they come from any database: plain arrays, and what is known of each."""
+"""Hits as they come from any database: plain arrays."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from zoo.affinities import Affinity, columns_of
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 
@@ -31,26 +27,6 @@ def read_rows(name: str, values: Any, dimension: int | None, one: bool = False) 
     if not rows.isfinite().all():
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return rows[None] if one else rows
-
-
-def hit_affinities(affinities: Sequence[Affinity], anchors: int, metadata: Any, count: int) -> Tensor:
-    """Returns (1, K, A, L) of the K hits that `metadata` describes, with the first L of them.
-
-    Raises ValueError where metadata lack what an affinity reads, or are of another number of hits.
-    """
-    if metadata is None:
-        fields = ", ".join(dict.fromkeys(field for each in affinities for field in each.fields))
-        raise ValueError(f"metadata must hold {fields} of every hit: the model was trained with them")
-    return torch.stack([_one(each, anchors, metadata, count) for each in affinities], dim=1)[None]
-
-
-def _one(affinity: Affinity, anchors: int, metadata: Any, count: int) -> Tensor:
-    columns = columns_of(metadata, affinity.fields)
-    for name, values in columns.items():
-        if values.shape != (count,):
-            raise ValueError(f"metadata {name} must be one number a hit, got {tuple(values.shape)} for {count} hits")
-    first = {name: values[None, :anchors] for name, values in columns.items()}
-    return affinity({name: values[:, None] for name, values in columns.items()}, first).float()
 
 
 def first_alike(hits: Tensor, affinities: Tensor | None) -> list[int]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from zoo.affinities import create_affinity
+from zoo.affinities import create_affinity, hit_affinities
 from zoo.metrics.functional import average_precision, recall_at_k
 from zoo.models.gnn_rerank.checks import check_parameters
-from zoo.models.gnn_rerank.hits import first_alike, hit_affinities, read_rows
+from zoo.models.gnn_rerank.hits import first_alike, read_rows
 from zoo.models.gnn_rerank.losses import ContrastiveMse
 from zoo.models.gnn_rerank.net import GnnRerankNet, similarities
 from zoo.module import Reranker
