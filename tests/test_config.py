@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -167,6 +168,10 @@ def test_an_experiment_begins_with_the_command_that_runs_it(name):
     comments = [line for line in lines if line.startswith("# ") and not line.startswith("# @package")]
     assert "# @package _global_" in lines
     assert re.match(rf"# (python tools/\S+( [^&]+)? && )?zoo (train|eval) .*\bexperiment={name}\b", comments[0])
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = [word for word in shlex.split(comments[0][2:]) if "=" in word and not re.search("[…<>]", word)]
+    OverridesParser.create().parse_overrides(words)  # as a shell hands them over
 
 
 def test_no_class_path_of_ours_stands_in_any_config():

@@ -65,7 +65,7 @@ class StreetLevel(SplitDataModule):
     @property
     def dimension(self) -> int:
         """Returns D of the descriptors, by those of the first validation city; raises what opening them raises."""
-        return self._file_of(self.cities["val"][0]).dimension
+        return KeyedDescriptors(self._path_of(self.cities["val"][0])).dimension
 
     def prepare_shortlists(self, hits: int, anchors: int, affinities: Sequence[Any]) -> None:
         """Says what a model wants of each query: how many hits, and which affinities of them with how many anchors."""
@@ -142,7 +142,8 @@ class StreetLevel(SplitDataModule):
     def _open(self, names: Sequence[str]) -> tuple[list[City], Tensor]:
         """Returns cities, and one table of all their descriptors that theirs are parts of."""
         images = {name: read_street_images(self.root, name) for name in names}
-        files = {name: self._file_of(name) for name in names}
+        opened = {path: KeyedDescriptors(path) for path in map(self._path_of, names)}  # one may serve all cities
+        files = {name: opened[self._path_of(name)] for name in names}
         total = sum(len(each) for sides in images.values() for each in sides.values())
         table, end = torch.empty(total, files[names[0]].dimension), 0
         cities = []
@@ -155,8 +156,8 @@ class StreetLevel(SplitDataModule):
             cities.append(City(name, sides, parts, files[name].stamp))
         return cities, table
 
-    def _file_of(self, city: str) -> KeyedDescriptors:
-        return KeyedDescriptors(Path(self._descriptors.replace("{city}", city)).expanduser())
+    def _path_of(self, city: str) -> Path:
+        return Path(self._descriptors.replace("{city}", city)).expanduser()
 
     def _shortlists(self, split: str) -> Shortlists:
         hits, anchors, affinities = self._wanted
