@@ -41,16 +41,18 @@ def hits_of(model, count, dimension=8):
     return rows[0], rows[1:], {"heading": known[0], "captured_at": 1e10 * known[1]}
 
 
-@pytest.mark.parametrize("norm", ["none", "pre"])
 @pytest.mark.parametrize("affinities", [[], ["heading"], TWO])
-@pytest.mark.parametrize(("projection", "layers"), [(6, 0), (6, 1), (6, 3), (None, 2)])
+@pytest.mark.parametrize(
+    "changed",
+    [{"layers": 0}, {"norm": "pre", "centre": True}, {"layers": 3, "norm": "pre"}, {"projection": None, "layers": 2}],
+)
 @pytest.mark.parametrize("anchors", [1, 4])
-def test_what_is_exported_computes_what_the_net_does(tool, norm, affinities, projection, layers, anchors):
-    model = made(norm=norm, affinities=affinities, projection=projection, layers=layers, anchors=anchors)
+def test_what_is_exported_computes_what_the_net_does(tool, affinities, changed, anchors):
+    model = made(affinities=affinities, anchors=anchors, **changed)
     network = tool.ExportableNet(model.net).eval()
     for count in (1, 2, anchors, anchors + 1, 9):
         given = tool.inputs(model.net, 8, count)
-        assert ("affinities" in given) == bool(affinities and layers)
+        assert ("affinities" in given) == bool(affinities and model.net.layers)
         projected = model.net.project(torch.cat([given["query"][None], given["hits"]]))[None]
         expected = model.net(projected, given.get("affinities"))[0]
         torch.testing.assert_close(network(**given), expected, atol=1e-6, rtol=0)
@@ -61,7 +63,7 @@ def test_what_is_exported_computes_what_the_net_does(tool, norm, affinities, pro
     [
         {"affinities": TWO, "norm": "pre", "layers": 2},
         {"affinities": ["heading"], "anchors": 1},
-        {"projection": None, "layers": 3},
+        {"projection": None, "layers": 3, "centre": True},
         {"layers": 0},
     ],
 )

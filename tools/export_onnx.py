@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import zoo
 from zoo.files import replacing
 from zoo.models.gnn_rerank.net import similarities
+from zoo.ops.affinity import without_mean
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class ExportableNet(nn.Module):
 
     def _features(self, projected: Tensor, affinities: Tensor | None) -> Tensor:
         anchors = self.net.anchors
-        unit = F.normalize(projected, dim=2)
+        unit = F.normalize(without_mean(projected) if self.net.centre else projected, dim=2)
         parts = [unit @ F.pad(unit, (0, 0, 0, anchors))[:, : 1 + anchors].mT]
         if affinities is not None:
             fitted = F.pad(affinities, (0, anchors))[..., :anchors].flatten(2)

@@ -67,6 +67,7 @@ def projection_rows(study: Study) -> Rows:
         "FC, locked": study.network_row(),
         "FC, not locked": study.network_row(lock=False, phase2_input="raw"),
         "no FC": study.network_row(projection=None, phase2_input="raw"),
+        "no FC, lists centred": study.network_row(projection=None, phase2_input="raw", centre=True),
     }
 
 

@@ -70,9 +70,10 @@ def test_scores_are_those_of_the_equations(norm, layers):
     assert order.tolist() == wanted.argsort(descending=True).tolist()
 
 
+@pytest.mark.parametrize("centre", [False, True])
 @torch.no_grad()
-def test_lists_that_have_ended_score_as_if_they_were_cut():
-    model = made()
+def test_lists_that_have_ended_score_as_if_they_were_cut(centre):
+    model = made(centre=centre)
     projected = model.net.project(rows(2 * 8).reshape(2, 8, 10))
     valid = torch.ones(2, 7, dtype=torch.bool)
     valid[1, 3:] = False
@@ -118,6 +119,16 @@ def test_without_projection_any_dimension_does():
         model.project(rows(3))
 
 
+@torch.no_grad()
+def test_what_all_descriptors_share_changes_nothing_where_lists_are_centred():
+    plain, centred = (made(projection=None, centre=centre).net for centre in (False, True))
+    own = rows(10)[None]
+    shifted = own + 3 * rows(1, seed=2)
+    assert torch.allclose(centred(own), centred(shifted), atol=1e-5)
+    assert torch.allclose(centred(own), plain(own - own.mean(1, keepdim=True)), atol=1e-5)
+    assert not torch.allclose(plain(own), plain(shifted), atol=1e-2)
+
+
 def test_without_layers_it_is_the_projection():
     model = made(layers=0)
     query, hits = rows(1)[0], rows(9, seed=1)
@@ -151,6 +162,7 @@ def test_what_does_not_fit_is_refused(query, hits, metadata, rule):
         ({"norm": "post"}, "norm must be one of none, pre, got 'post'"),
         ({"loss": "triplet"}, "loss must be one of ap, contrastive_mse"),
         ({"dropout": 1}, "dropout must lie in 0 … 1"),
+        ({"centre": 1}, "centre must be true or false, got 1"),
         ({"lock": False}, "phase2_input must be raw where lock is false"),
         ({"projection": None, "layers": 0}, "nothing to train"),
         ({"affinities": "heading"}, r"affinities must be a list such as \[field_of_view\], got 'heading'"),
@@ -169,7 +181,7 @@ def test_attention_weights_and_descriptors_are_dropped_in_training_alone():
     torch.manual_seed(0)
     net = GnnRerankNet(
         dimension=10, projection=6, anchors=4, affinities=0, width=12, layers=1, heads=3, expansion=4, dropout=0.5,
-        norm="none",
+        norm="none", centre=False,
     )  # fmt: skip
     batch = rows(10)[None]
     assert torch.equal(net.eval().project(batch), net.project(batch))

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 from zoo.ops import affinity_features
-from zoo.ops.affinity import fitted_anchors, with_query_row
+from zoo.ops.affinity import fitted_anchors, with_query_row, without_mean
 
 
 def made_up(batch, rows, dimension, seed=0):
@@ -55,6 +55,16 @@ def test_other_affinities_are_cut_and_padded_alike():
     rows = with_query_row(values)
     assert not rows[:, 0].any()
     assert torch.equal(rows[:, 1:], values)
+
+
+def test_the_mean_of_those_that_exist_is_taken_out():
+    x = made_up(2, 6, 5)
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    valid[1, 3:] = False
+    assert torch.allclose(without_mean(x), x - x.mean(1, keepdim=True))
+    found = without_mean(x, valid)
+    assert torch.allclose(found[0], x[0] - x[0].mean(0), atol=1e-6)
+    assert torch.allclose(found[1, :4], x[1, :4] - x[1, :4].mean(0), atol=1e-6)
 
 
 @pytest.mark.parametrize(("shape", "anchors", "rule"), [((3, 4), 2, "must be"), ((1, 3, 4), 0, "at least 1, got 0")])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BLOCK = 4096  # descriptors read at a time
+_BLOCK = 1024  # descriptors read at a time
 
 
 class KeyedDescriptors:
@@ -30,8 +30,11 @@ class KeyedDescriptors:
         described = file.stat()
         self.stamp = f"{file.absolute()} {described.st_size} {described.st_mtime_ns}"
 
-    def fill(self, rows: Tensor, keys: Sequence[str], what: str) -> None:
-        """Writes the descriptors of these images into rows (n, D); raises ValueError, naming one, where some lack."""
+    def fill(self, rows: Tensor, keys: Sequence[str], what: str, advance: Callable[[int], None]) -> None:
+        """Writes the descriptors of these images into rows (n, D), telling `advance` how many are done.
+
+        Raises ValueError, naming one, where some lack.
+        """
         missing = [key for key in keys if key not in self._place]
         if missing:
             raise ValueError(
@@ -45,3 +48,4 @@ class KeyedDescriptors:
         for start in range(0, len(keys), _BLOCK):
             places = [self._place[key] for key in keys[start : start + _BLOCK]]
             rows[start : start + len(places)] = self._features.rows(places).vector
+            advance(len(places))

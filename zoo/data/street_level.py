@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from zoo.data._descriptors import KeyedDescriptors
 from zoo.data._loading import SplitDataModule, UnrepeatedSampler, check_integer
 from zoo.data._pictures import read_picture
 from zoo.data._shortlists import SIDES, City, Shortlists, mined, near_places, overlapping_views
 from zoo.data._street_sides import StreetSide
+from zoo.progress import progress_bar
 from zoo.truth.readers.msls import SPLITS, read_msls, read_street_images
 
 if TYPE_CHECKING:
@@ -61,11 +63,12 @@ class StreetLevel(SplitDataModule):
         self._radius, self._view, self._overlap = radius, (view_radius, view_angle), overlap
         self._seed, self._wanted = seed, (1, 1, ())
         self._datasets: dict[str, Shortlists] = {}
+        self._opened: dict[Path, KeyedDescriptors] = {}  # one may serve all cities
 
     @property
     def dimension(self) -> int:
         """Returns D of the descriptors, by those of the first validation city; raises what opening them raises."""
-        return KeyedDescriptors(self._path_of(self.cities["val"][0])).dimension
+        return self._descriptors_of(self.cities["val"][0]).dimension
 
     def prepare_shortlists(self, hits: int, anchors: int, affinities: Sequence[Any]) -> None:
         """Says what a model wants of each query: how many hits, and which affinities of them with how many anchors."""
@@ -86,6 +89,7 @@ class StreetLevel(SplitDataModule):
             self._datasets |= {side: StreetSide(cities, side) for side in wanted}
         else:
             self._datasets |= {split: self._shortlists(split) for split in wanted}
+        self._opened.clear()  # their keys are many
 
     def dataset(self, split: str) -> Any:
         """Returns the dataset of a split; raises ValueError for another name, RuntimeError before `setup`."""
@@ -142,22 +146,25 @@ class StreetLevel(SplitDataModule):
     def _open(self, names: Sequence[str]) -> tuple[list[City], Tensor]:
         """Returns cities, and one table of all their descriptors that theirs are parts of."""
         images = {name: read_street_images(self.root, name) for name in names}
-        opened = {path: KeyedDescriptors(path) for path in map(self._path_of, names)}  # one may serve all cities
-        files = {name: opened[self._path_of(name)] for name in names}
+        files = {name: self._descriptors_of(name) for name in names}
         total = sum(len(each) for sides in images.values() for each in sides.values())
         table, end = torch.empty(total, files[names[0]].dimension), 0
         cities = []
-        for name, sides in images.items():
-            parts = {}
-            for side in SIDES:
-                begin, end = end, end + len(sides[side])
-                parts[side] = table[begin:end]
-                files[name].fill(parts[side], sides[side].keys, f"{side} image of {name}")
-            cities.append(City(name, sides, parts, files[name].stamp))
+        with progress_bar("reading descriptors", total, "images", rank_zero_only.rank == 0) as advance:
+            for name, sides in images.items():
+                parts = {}
+                for side in SIDES:
+                    begin, end = end, end + len(sides[side])
+                    parts[side] = table[begin:end]
+                    files[name].fill(parts[side], sides[side].keys, f"{side} image of {name}", advance)
+                cities.append(City(name, sides, parts, files[name].stamp))
         return cities, table
 
-    def _path_of(self, city: str) -> Path:
-        return Path(self._descriptors.replace("{city}", city)).expanduser()
+    def _descriptors_of(self, city: str) -> KeyedDescriptors:
+        path = Path(self._descriptors.replace("{city}", city)).expanduser()
+        if path not in self._opened:
+            self._opened[path] = KeyedDescriptors(path)
+        return self._opened[path]
 
     def _shortlists(self, split: str) -> Shortlists:
         hits, anchors, affinities = self._wanted

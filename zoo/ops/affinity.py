@@ -35,6 +35,18 @@ def affinity_features(descriptors: Tensor, anchors: int, valid: Tensor | None = 
     return F.pad(features, (0, 1 + anchors - features.shape[2]))
 
 
+def without_mean(descriptors: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return (B, 1+K, D) without what a query and its hits have in common: their mean, over those that exist.
+
+    Behind a ReLU all cosines lie near 1; without the mean they lie around 0 for descriptors of any origin.
+    ``valid`` as for `affinity_features`.
+    """
+    if valid is None:
+        return descriptors - descriptors.mean(1, keepdim=True)
+    exist = F.pad(valid, (1, 0), value=True)[..., None].to(descriptors.dtype)
+    return descriptors - (descriptors * exist).sum(1, keepdim=True) / exist.sum(1, keepdim=True)
+
+
 def fitted_anchors(affinities: Tensor, anchors: int) -> Tensor:
     """Return affinities (..., L') with L anchors: the first, or with 0 for those that are not there."""
     affinities = affinities[..., :anchors]

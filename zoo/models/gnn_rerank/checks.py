@@ -35,8 +35,9 @@ def check_parameters(given: Mapping[str, Any]) -> None:
     for name, words in _WORDS.items():
         if given[name] not in words:
             raise ValueError(f"{name} must be one of {', '.join(words)}, got {given[name]!r}")
-    if not isinstance(given["lock"], bool):
-        raise ValueError(f"lock must be true or false, got {given['lock']!r}")
+    for name in ("lock", "centre"):
+        if not isinstance(given[name], bool):
+            raise ValueError(f"{name} must be true or false, got {given[name]!r}")
     _check_together(given)
 
 

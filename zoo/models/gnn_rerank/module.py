@@ -48,7 +48,7 @@ class GnnRerank(Reranker):
     def __init__(
         self, *, dimension: int, projection: int | None, anchors: int, affinities: Sequence[Any], hits: int,
         projection_hits: int, width: int, layers: int, heads: int, expansion: int, dropout: float, norm: str,
-        projection_epochs: int, lock: bool, phase2_input: str, loss: str, bins: int, temperature: float,
+        centre: bool, projection_epochs: int, lock: bool, phase2_input: str, loss: str, bins: int, temperature: float,
         mse_weight: float, convention: str, learning_rate: float, decay: float,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -60,7 +60,7 @@ class GnnRerank(Reranker):
         self._rates, self._loss_name, self._temperature = (learning_rate, decay), loss, temperature
         self.net = GnnRerankNet(
             dimension=dimension, projection=projection, anchors=anchors, affinities=len(affinities), width=width,
-            layers=layers, heads=heads, expansion=expansion, dropout=dropout, norm=norm,
+            layers=layers, heads=heads, expansion=expansion, dropout=dropout, norm=norm, centre=centre,
         )  # fmt: skip
         outputs = 1 + anchors * (1 + len(affinities))
         own = loss == "contrastive_mse" and layers > 0

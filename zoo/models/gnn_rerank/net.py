@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.ops.affinity import affinity_features, fitted_anchors, with_query_row
+from zoo.ops.affinity import affinity_features, fitted_anchors, with_query_row, without_mean
 
 NORMS = ("none", "pre")
 
@@ -47,15 +47,16 @@ class GnnRerankNet(nn.Module):
 
     `dimension` is D; `projection` the outputs P of the first layer, None for none: descriptors of any D are then
     compared as they are. `anchors` is L; `affinities` says how many affinities beside the visual one each hit has with
-    each anchor. Without `layers` the projected descriptors are the result.
+    each anchor. With `centre` the mean of query and hits is taken out before they are compared. Without `layers` the
+    projected descriptors are the result.
     """
 
     def __init__(
         self, *, dimension: int, projection: int | None, anchors: int, affinities: int, width: int, layers: int,
-        heads: int, expansion: int, dropout: float, norm: str,
+        heads: int, expansion: int, dropout: float, norm: str, centre: bool,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.anchors, self.affinities = anchors, affinities
+        self.anchors, self.affinities, self.centre = anchors, affinities, centre
         self.dropout = nn.Dropout(dropout)
         self.projection = None if projection is None else nn.Linear(dimension, projection)
         inputs = 1 + anchors * (1 + affinities)
@@ -69,7 +70,8 @@ class GnnRerankNet(nn.Module):
 
     def features(self, projected: Tensor, affinities: Tensor | None, valid: Tensor | None) -> Tensor:
         """Returns what the nodes begin with: (B, 1+K, 1+L+A·L) affinities (eqs. 2.8, 2.9 and 3.1)."""
-        parts = [affinity_features(projected, self.anchors, valid)]
+        compared = without_mean(projected, valid) if self.centre else projected
+        parts = [affinity_features(compared, self.anchors, valid)]
         if self.affinities:
             parts.append(with_query_row(fitted_anchors(affinities, self.anchors).flatten(2).to(projected.dtype)))
         return torch.cat(parts, dim=2)
