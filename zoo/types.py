@@ -55,8 +55,9 @@ class Batch(_Transferable):
     `distances (G, B, B)` float: G ground truths, from the image of a row (as query) to that of a column, for training.
     `original_size (B, 2)` int64: height and width in px of each picture as its file has it, turned upright and cut to
     its box, before it was resized. `descriptors (B, D)` float: made before, by whatever it was; images may be empty
-    then. `unreadable` lists the positions of files that could not be read, each with the reason; they have no row in
-    the tensors, and all rows may be missing. Only loaders that were asked to go on fill it.
+    then. `label_map (B, H, W)` int64: the class of every pixel of `images`, -1 where it has none (void). `unreadable`
+    lists the positions of files that could not be read, each with the reason; they have no row in the tensors, and all
+    rows may be missing. Only loaders that were asked to go on fill it.
     """
 
     index: Tensor
@@ -69,6 +70,7 @@ class Batch(_Transferable):
     distances: Tensor | None = None
     original_size: Tensor | None = None
     descriptors: Tensor | None = None
+    label_map: Tensor | None = None
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def __len__(self) -> int:
@@ -135,7 +137,8 @@ class Representation(_Transferable):
     `vector (B, D)`; `local_map (B, D, H, W)`; `regions (B, R, D)` with `region_mask (B, R)` bool (True = exists),
     `region_boxes (B, R, 4)` pixels x0, y0, x1, y1 and `region_hulls (B, R, V, 2)` pixels x, y, the corners of convex
     outlines, the last one repeated to V; a region that doesn't exist repeats region 0, the whole image.
-    `probability_map (B, C, H, W)` summing to 1 over C with `drawn_mask (B, H, W)` bool (True = drawn by the user);
+    `probability_map (B, C, H, W)`, of an image summing to 1 over C; of a query, `class_mask (B, C)` bool says which
+    classes count (None: all), as `zoo.ops.sketches` makes both;
     `keypoints (B, K, 2)` pixels x, y, the upper left corner being 0, 0, with `keypoint_descriptors (B, K, D)` and
     `keypoint_mask (B, K)` bool (True = exists); `local_codes (B, H, W, M)` uint8, a local map as the `quantizer`
     (`zoo.search.quantizer.ProductQuantizer`) keeps it, which whoever needs a `local_map` can read too. Pixels are those
@@ -150,7 +153,7 @@ class Representation(_Transferable):
     region_boxes: Tensor | None = None
     region_hulls: Tensor | None = None
     probability_map: Tensor | None = None
-    drawn_mask: Tensor | None = None
+    class_mask: Tensor | None = None
     keypoints: Tensor | None = None
     keypoint_descriptors: Tensor | None = None
     keypoint_mask: Tensor | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_COUNT, _REGIONS, _DIMENSION, _GRID = 40, 3, 16, (5, 5)
+_COUNT, _REGIONS, _DIMENSION, _CLASSES, _GRID = 40, 3, 16, 4, (5, 5)
 _MODEL = "0123456789abcdef"
 _LABELS = ("cat", 'a "dog" \\ or so', "Å\n")  # what a filter may not trip over
 
@@ -74,6 +74,7 @@ def _gallery() -> Representation:
         region_mask=mask,
         region_boxes=boxes,
         region_hulls=hulls,
+        probability_map=(4 * torch.randn(_COUNT, _CLASSES, *_GRID, generator=generator)).softmax(dim=1),
         fingerprint=_MODEL,
     )
 
@@ -109,14 +110,20 @@ def _check_stored(index: Index, ids: list[Any], items: Representation) -> None:
     stored = index.get(chosen)
     stored.require(index.needs, "check_index")
     _require(len(stored) == 3 and stored.fingerprint == _MODEL, "get must return one row an id, with the fingerprint")
-    rows = stored.vector if stored.vector is not None else stored.regions[:, 0]
-    near = F.cosine_similarity(rows, items.vector[[5, 0, 39]])
+    near = F.cosine_similarity(*_comparable(stored, items.rows([5, 0, 39])))
     _require(bool((near > 0.5).all()), "get must return what is stored, in the order of the ids")
     if stored.local_codes is not None:
         near = F.cosine_similarity(local_map_of(stored), items.local_map[[5, 0, 39]]).mean(dim=(1, 2))
         _require(bool((near > 0.5).all()), "local_codes must decode to nearly the local maps, in the order of the ids")
     numbers = [payload.get("number") for payload in index.payloads(chosen)]
     _require(numbers == [5, 0, None], f"payloads must be those of the ids, in their order, got {numbers}")
+
+
+def _comparable(stored: Representation, items: Representation) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what an index keeps of items, a row each, and what it was given."""
+    if stored.probability_map is not None:
+        return stored.probability_map.flatten(1), items.probability_map.flatten(1)
+    return stored.vector if stored.vector is not None else stored.regions[:, 0], items.vector
 
 
 def _check_filters(index: Index, ids: list[Any], items: Representation) -> None:
@@ -140,7 +147,8 @@ def _check_refusals(index: Index, ids: list[Any], items: Representation) -> None
     one = items.rows(slice(0, 1))
     other, unknown = replace(one, fingerprint="fedcba9876543210"), replace(one, fingerprint=None)
     broken = one._map(lambda tensor: tensor * torch.nan if tensor.dtype == torch.float32 else tensor)
-    short = replace(one, vector=one.vector[:, :4], regions=one.regions[..., :4], local_map=one.local_map[:, :4])
+    maps = {"local_map": one.local_map[:, :4], "probability_map": one.probability_map[:, :2]}
+    short = replace(one, vector=one.vector[:, :4], regions=one.regions[..., :4], **maps)
     kind = "a string" if isinstance(ids[0], int) else 1
     new = "new" if isinstance(ids[0], str) else 1000
     for what, refused in (

@@ -1,0 +1,165 @@
+"""Probability maps as one byte a class: product quantisation whose parts are the classes (Furuta et al. 2018)."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from zoo.files import BadFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST = 256  # centroids of a class, as many as a byte can number
+STEPS = 255  # between the probabilities 0 and 1
+ABSENT = 0  # the code of a map in which the class is nowhere
+
+
+class MapCodebook:
+    """K centroids for each of C classes, by which a probability map (C, H, W) becomes C bytes.
+
+    `centroids (C, P, K)` uint8 hold probabilities in 255ths at the P = H * W cells of `grid` (H, W); centroid 0 of
+    every class is all zeros, for images without it. Distances are those to what codes decode to, exactly. Methods take
+    and return arrays on the CPU. Raises ValueError for another shape, or where a centroid 0 isn't zeros.
+
+    Source: Sec. 3.3 of Furuta et al. 2018, with M = C; centroids as bytes, and the reserved one, are ours.
+    """
+
+    def __init__(self, centroids: np.ndarray, grid: tuple[int, int]) -> None:
+        if centroids.dtype != np.uint8 or centroids.ndim != 3 or not 1 <= centroids.shape[2] <= MOST:
+            got = f"{centroids.dtype} {centroids.shape}"
+            raise ValueError(f"centroids must be (C, H * W, K) uint8 with K from 1 to {MOST}, got {got}")
+        if centroids.shape[1] != grid[0] * grid[1]:
+            raise ValueError(f"grid must have the {centroids.shape[1]} cells of the centroids, got {grid}")
+        if centroids[:, :, ABSENT].any():
+            raise ValueError(f"centroid {ABSENT} of every class must be zeros, for images without it")
+        self.centroids, self.grid = centroids, tuple(grid)
+
+    @property
+    def classes(self) -> int:
+        """Returns C."""
+        return self.centroids.shape[0]
+
+    @property
+    def count(self) -> int:
+        """Returns K."""
+        return self.centroids.shape[2]
+
+    @cached_property
+    def squared_norms(self) -> np.ndarray:
+        """Returns (C, K) float32: the squared length of every centroid, as a map of probabilities."""
+        norms = [np.square(own, dtype=np.uint32).sum(axis=0) for own in self.centroids]
+        return (np.stack(norms) / STEPS**2).astype(np.float32)
+
+    def encode(self, maps: Tensor) -> np.ndarray:
+        """Returns the codes (C, B) uint8 of `maps (B, C, H, W)`: of equally near centroids the first."""
+        self.check(maps, "items")
+        rows = maps.detach().cpu().float().flatten(2)
+        codes = np.empty((self.classes, len(rows)), np.uint8)
+        for name, own in enumerate(self.centroids):
+            centroids = torch.from_numpy(own.astype(np.float32))
+            nearness = torch.addmm(-self._halves[name], rows[:, name] * STEPS, centroids)
+            codes[name] = nearness.numpy().argmax(axis=1)
+        return codes
+
+    def decode(self, codes: np.ndarray) -> Tensor:
+        """Returns (B, C, H, W) float32: the centroids that `codes (C, B)` name."""
+        maps = np.empty((codes.shape[1], self.classes, self.centroids.shape[1]), np.float32)
+        for name, own in enumerate(self.centroids):
+            maps[:, name] = own.T[codes[name]]
+        return torch.from_numpy(maps / STEPS).unflatten(2, self.grid)
+
+    def tables(self, query: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Returns (T, K) float32: squared distances of the maps `query (T, P)` to the centroids of `classes (T,)`."""
+        from zoo.search.map_kernels import products
+
+        found = np.empty((len(classes), self.count), np.float32)
+        products(query, classes, self.centroids, found)
+        lengths = np.square(query, dtype=np.float64).sum(axis=1, keepdims=True)
+        return (lengths + self.squared_norms[classes] - found * (2.0 / STEPS)).astype(np.float32)
+
+    def check(self, maps: Tensor, what: str) -> None:
+        """Raises ValueError where `maps` isn't (B, C, H, W) of this codebook, or isn't finite."""
+        expected = (self.classes, *self.grid)
+        if maps.dim() != 4 or maps.shape[1:] != expected:
+            raise ValueError(
+                f"the probability maps of {what} must be (B, C, H, W), of {expected}, got {tuple(maps.shape)}"
+            )
+        if not bool(maps.isfinite().all()):
+            raise ValueError(f"the probability maps of {what} must be finite, got NaN or infinite values")
+
+    def fingerprint(self) -> str:
+        """Returns 16 digits that name the centroids."""
+        return self._fingerprint
+
+    def to_bytes(self) -> bytes:
+        """Returns the content of a safetensors file with centroids and grid."""
+        from safetensors.numpy import save
+
+        return save({"centroids": np.ascontiguousarray(self.centroids), "grid": np.array(self.grid)})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, what: Any) -> MapCodebook:
+        """Returns the codebook that `to_bytes` wrote; raises BadFile, which names `what`, for anything else."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            tensors = load(content)
+            height, width = tensors["grid"].tolist()
+            return cls(tensors["centroids"], (height, width))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise BadFile(f"{what} is no codebook of probability maps: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"MapCodebook(C={self.classes}, K={self.count}, grid={self.grid}, {self._fingerprint})"
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.centroids.shape}".encode() + self.centroids.tobytes()).hexdigest()[:16]
+
+    @cached_property
+    def _halves(self) -> Tensor:
+        """Returns (C, K): half the squared lengths, in the units of rows times 255."""
+        return torch.from_numpy(self.squared_norms) * (STEPS**2 / 2)
+
+
+class SketchTables:
+    """The distance tables of a drawing, which a stroke changes by the cells that it changes, and by no others.
+
+    Sums are whole numbers, so that nothing adds up however long one draws.
+    """
+
+    def __init__(self, codebook: MapCodebook) -> None:
+        self.codebook = codebook
+        self._sums = np.zeros((codebook.classes, codebook.count), np.int64)
+        self._labels = np.full(codebook.centroids.shape[1], -1, np.int64)
+
+    def draw(self, labels: Any) -> None:
+        """Takes the drawing as it is now, `labels (H, W)`: a class at each location, -1 where nothing is drawn.
+
+        Raises ValueError for another size or class.
+        """
+        from zoo.search.map_kernels import add_rows
+
+        new = np.asarray(labels, np.int64)
+        if new.shape != self.codebook.grid:
+            raise ValueError(f"labels must be {self.codebook.grid} as the codebook's maps, got {new.shape}")
+        if new.min() < -1 or new.max() >= self.codebook.classes:
+            raise ValueError(f"labels must lie in -1 … {self.codebook.classes - 1}, got {new.min()} … {new.max()}")
+        new = new.ravel()
+        changed = np.flatnonzero(new != self._labels)
+        for sign, owners in ((-1, self._labels[changed]), (1, new[changed])):
+            for name in np.unique(owners[owners >= 0]):
+                add_rows(changed[owners == name], sign, self.codebook.centroids[name], self._sums[name])
+        self._labels = new
+
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the drawn classes (T,) and their squared distances (T, K) float32 to the centroids (eq. 12)."""
+        classes, cells = np.unique(self._labels[self._labels >= 0], return_counts=True)
+        found = self._sums[classes] * (2.0 / STEPS)
+        return classes, (cells[:, None] + self.codebook.squared_norms[classes] - found).astype(np.float32)
