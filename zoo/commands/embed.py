@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.commands import _app
+from zoo.commands import _app, _describing
 from zoo.commands._searching import check_count, check_switch, folder_name
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ def embed(cfg: DictConfig) -> None:
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
     _check(cfg, model)
-    data = _opened(cfg)
+    data = _describing.opened(cfg)
     for name in _exports(cfg):
         _features_files.check_export(name, model.kinds)
     folder = _folder(cfg)
-    stamps = _stamps(data)
+    stamps = _describing.stamps(data)
     with _setup.usage_errors():
-        _features_folder.begin(folder, model.kinds, model.fingerprint(), _about(cfg, model, source, data))
+        _features_folder.begin(folder, model.kinds, model.fingerprint(), _describing.about(cfg, model, source, data))
         if not (folder / MODEL).is_file():  # else it is this model's: `begin` has compared fingerprints
             checkpoints.save_weights(model, folder / MODEL)
     plan = _features_folder.plan(folder, stamps)
     _tell(plan, len(stamps), folder, cfg.prune)
     if cfg.prune:
-        _features_folder.check_prune(folder, plan, stamps, _given_roots(cfg))
+        _features_folder.check_prune(folder, plan, stamps, _describing.given_roots(cfg))
     if plan.todo:
         _run(cfg, model, data, plan, stamps, folder)
     if cfg.prune and plan.gone and rank_zero_only.rank == 0:  # last: what is embedded comes before what is dropped
@@ -53,25 +53,9 @@ def embed(cfg: DictConfig) -> None:
 
 
 def _check(cfg: DictConfig, model: Any) -> None:
-    from zoo.registry import UsageError
-
     check_switch("prune", cfg.prune)
     check_count("shard_size", cfg.shard_size)
-    if not hasattr(model, "represent"):
-        raise UsageError(f"model '{cfg.model.name}' is no embedder, so it can't describe images")
-
-
-def _opened(cfg: DictConfig) -> Any:
-    from zoo.commands import _setup
-    from zoo.registry import UsageError
-
-    data = _setup.build(cfg.data)
-    if not hasattr(data, "selection"):
-        raise UsageError(f"zoo embed finds images by name: choose data=folder, got data={cfg.data.name}")
-    with _setup.usage_errors():
-        data.prepare_data()
-        data.setup("test")
-    return data
+    _describing.check_embedder(cfg, model)
 
 
 def _exports(cfg: DictConfig) -> list[str]:
@@ -82,48 +66,8 @@ def _folder(cfg: DictConfig) -> Path:
     """Returns where the features go: `out`, else a folder named after the images and the run."""
     if cfg.out is not None:
         return Path(cfg.out).expanduser()
-    return Path(cfg.paths.output_dir) / "features" / folder_name(f"{Path(_roots(cfg)[0]).name}-{cfg.run_name}")
-
-
-def _roots(cfg: DictConfig) -> list[str]:
-    return [str(root.resolve()) for root in _given_roots(cfg)]
-
-
-def _given_roots(cfg: DictConfig) -> list[Path]:
-    roots = cfg.data.get("root") or []
-    return [Path(root).expanduser() for root in ([roots] if isinstance(roots, str) else roots)]
-
-
-def _stamps(data: Any) -> dict[str, dict[str, Any]]:
-    """Returns for each image what tells whether its file has changed, and its label where the data has labels."""
-    split = data.gallery_split
-    ids = data.ids(split)
-    try:
-        labels = [{"label": label} if label else {} for label in data.labels(split)]
-    except (ValueError, NotImplementedError):  # all in one folder
-        labels = [{} for _ in ids]
-    stamps = {}
-    for id_, label in zip(ids, labels, strict=True):
-        path = Path(data.path(split, id_)).absolute()
-        try:
-            stat = path.stat()
-        except OSError:  # named as unreadable when its turn comes
-            stamps[id_] = {"path": str(path), **label}
-            continue
-        stamps[id_] = {"path": str(path), "bytes": stat.st_size, "modified": stat.st_mtime_ns // 1000, **label}
-    return stamps
-
-
-def _about(cfg: DictConfig, model: Any, source: str | None, data: Any) -> dict[str, Any]:
-    from zoo.evaluation.record import environment
-
-    return {
-        "model": {**(model.registered or {}), "weights": source},
-        "data": {key: value for key, value in data.registered.items() if key in ("name", "parameters")},
-        "preprocessing": data.preprocessing,
-        "roots": _roots(cfg),
-        **environment(),
-    }
+    name = Path(_describing.roots(cfg)[0]).name
+    return Path(cfg.paths.output_dir) / "features" / folder_name(f"{name}-{cfg.run_name}")
 
 
 def _tell(plan: Any, total: int, folder: Path, prune: bool) -> None:
@@ -175,7 +119,7 @@ def _conclude(cfg: DictConfig, folder: Path) -> None:
         raise UsageError(f"no image could be read, so there are no features: see {folder / UNREADABLE}")
     for name in _exports(cfg):
         log.info("written: %s", _features_files.export(features, name))
-    searchable = {"vector", "regions"} & set(features.kinds)
+    searchable = {"vector", "regions", "probability_map"} & set(features.kinds)
     then = shlex.join(["zoo", "index", str(folder)]) if searchable else f"zoo search … features='{folder}'"
     log.info("written: %s, %s images; next: %s", folder, f"{len(features):,}", then)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,17 @@ class Features:
     def payloads(self, ids: Sequence[Id]) -> list[dict[str, Any]]:
         """Returns what is known beside the fields (path, width, height, label), a mapping for each id."""
         return self.row_payloads(self._find(ids))
+
+    def described(self, ids: Sequence[Id]) -> tuple[list[Id], Representation | None, list[dict[str, Any]]]:
+        """Returns ids, representation and payloads of these images; fewer, or None, where some can't be read after all.
+
+        Raises ValueError for an id that isn't there.
+        """
+        return list(ids), self.get(ids), self.payloads(ids)
+
+    def same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        """Tells whether `old`, the payload of an index, is that of an image which hasn't changed since."""
+        return old == new
 
     def blocks(self, size: int) -> Iterator[tuple[list[Id], Representation, list[dict[str, Any]]]]:
         """Yields ids, representation and payloads of `size` images at a time."""

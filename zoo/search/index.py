@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zoo import registry
 from zoo.files import BadFile
 from zoo.search import storage
+from zoo.search._features_join import joined
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from zoo.types import Ranking, Representation
 
@@ -50,6 +51,14 @@ class Index:
 
         Those with nothing to learn do nothing. Raises ValueError where something has been learnt already.
         """
+
+    def learn(self, count: int, blocks: Callable[[int], Iterable[Representation]], stamp: str) -> None:
+        """Learns as `train` does, from `count` items that come block by block, as `blocks(start)` gives them.
+
+        What keeps them meanwhile can go on where it was interrupted: it asks for those from number `start` on, where
+        `stamp`, which names the sample, is the same. Others take all of them at once.
+        """
+        self.train(joined(list(blocks(0))))
 
     def add(
         self,

@@ -1,0 +1,84 @@
+"""Images that a model describes when they are asked for: features that are never written."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from zoo.search._features_join import joined, to_original
+from zoo.search._names import named
+from zoo.search.features import Features
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from zoo.search.features import Id
+    from zoo.types import Representation
+
+log = logging.getLogger("zoo")
+
+_SIZES = ("width", "height")  # known once an image was read
+
+
+class LiveFeatures(Features):
+    """The images of a data module's gallery, each described by the model whenever it is asked for.
+
+    For representations that are too large to be kept. `payloads` says of each id what is known before it is read;
+    width and height are added then. What can't be read is named in the log, collected in `unreadable`, and left out
+    by `described`; `rows` raises what reading raises.
+    """
+
+    def __init__(
+        self, root: Path, model: Any, data: Any, payloads: Mapping[str, Mapping[str, Any]], about: Any
+    ) -> None:
+        super().__init__(root, list(payloads), model.kinds, model.fingerprint(), about)
+        self.model, self._data, self._known = model, data, payloads
+        self.unreadable: list[tuple[str, str]] = []
+
+    def rows(self, places: Sequence[int]) -> Representation:
+        """Returns the images at these positions."""
+        return self._read([self.ids[place] for place in places], tolerant=False)[1]
+
+    def row_payloads(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """Returns what is known of the images at these positions before they are read."""
+        return [dict(self._known[self.ids[place]]) for place in places]
+
+    def described(self, ids: Sequence[Id]) -> tuple[list[Id], Representation | None, list[dict[str, Any]]]:
+        """Returns those of the images that can be read: their ids, what the model makes of them, and payloads."""
+        done, items, sizes = self._read(ids, tolerant=True)
+        payloads = [
+            {**self._known[id_], "width": width, "height": height}
+            for id_, (height, width) in zip(done, sizes, strict=True)
+        ]
+        return done, items, payloads
+
+    def same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        """Tells whether the payload of an index is that of an image which hasn't changed."""
+        return {key: value for key, value in old.items() if key not in _SIZES} == new
+
+    def _read(self, ids: Sequence[Id], tolerant: bool) -> tuple[list[Id], Representation | None, list[list[int]]]:
+        parts, order, sizes = [], [], []
+        for batch in self._data.selection(self._data.gallery_split, list(ids), tolerant=tolerant):
+            failed = [(ids[position], reason) for position, reason in batch.unreadable]
+            for _, reason in failed:
+                log.warning("left out: %s", reason)
+            self.unreadable += failed
+            if not len(batch):
+                continue
+            batch = batch.to(self.model.device)
+            items = to_original(self.model.represent(batch, "gallery"), batch.images.shape[2:], batch.original_size)
+            parts.append(items.to("cpu"))
+            order += batch.index.tolist()
+            sizes += batch.original_size.tolist()
+        if not parts:
+            return [], None, []
+        # Images of one size come together, so that they needn't come in the order of their ids.
+        sorting = sorted(range(len(order)), key=order.__getitem__)
+        return [ids[order[i]] for i in sorting], joined(parts).rows(sorting), [sizes[i] for i in sorting]
+
+    def tell_unreadable(self) -> None:
+        """Sums up in a warning what could not be read."""
+        if self.unreadable:
+            names = named([id_ for id_, _ in self.unreadable])
+            log.warning("%d images could not be read, and aren't in the index (%s)", len(self.unreadable), names)
