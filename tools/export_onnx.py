@@ -3,9 +3,9 @@
     python tools/export_onnx.py outputs/…/best.ckpt reranker.onnx
 
 Inputs are `query (D,)` and `hits (K, D)`, nearest first, of any K, and where the model has affinities beside the visual
-one, `affinities (1, K, A, L')` of the hits with the first L' of them, in the order in which the model names them; the
-output is `scores (K,)`, the higher the nearer. The file tells name and parameters under `zoo_model`. It is checked in
-onnxruntime before it is written. Needs the extra `onnx`.
+one, `affinities (1, K, A, L')` of the hits with the first L' of them, in the order in which the model names them
+(`zoo.affinities.hit_affinities` makes them of metadata); the output is `scores (K,)`, the higher the nearer. The file
+tells name and parameters under `zoo_model`. It is checked in onnxruntime before it is written. Needs the extra `onnx`.
 """
 
 from __future__ import annotations

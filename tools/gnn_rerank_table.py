@@ -139,7 +139,7 @@ def main() -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--output", type=Path, help="Markdown file, with the curves beside it; else standard output")
-    parser.add_argument("--cache", type=Path, default=Path("outputs/gnn_rerank_table"))
+    parser.add_argument("--cache", type=Path, default=Path("outputs/gnn_rerank_table"), help="(%(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", nargs=2, type=int, default=[6, 6], help="of the two phases (6 6)")

@@ -143,8 +143,9 @@ class Reranker(_SelfDescribing):
     """A trained model that re-orders a shortlist, wherever the hits come from.
 
     It needs neither the images nor an index of ours. A subclass implements `rerank` and the usual Lightning steps, logs
-    `monitor` itself, and is built as an `Embedder` is. Beside it, in the module `reranker`, stands what takes
-    representations with a model's fields (`zoo.search.reranking.HitReranker`), for indexes and evaluations of ours.
+    `monitor` itself, and is built as an `Embedder` is; `reads` names the columns of metadata that it can't do without.
+    Beside it, in the module `reranker`, stands what takes representations with a model's fields
+    (`zoo.search.reranking.HitReranker`), for indexes and evaluations of ours.
     """
 
     monitor: ClassVar[str] = "val/map@10"
@@ -152,6 +153,7 @@ class Reranker(_SelfDescribing):
     judges_itself: ClassVar[bool] = True
     needs_fitting: ClassVar[bool] = False
     tiny: ClassVar[Mapping[str, Any]] = {}
+    reads: tuple[str, ...] = ()
 
     def rerank(self, query: Any, hits: Any, metadata: Any = None) -> tuple[Tensor, Tensor]:
         """Returns the new order (K,) int64 of the hits (K, D) of one query (D,), and their scores (K,) in that order.

@@ -71,7 +71,9 @@ class Entry:
 
 def suggest(word: str, candidates: Any) -> str:
     """Returns " Did you mean 'x'?" for the nearest of `candidates`, or an empty string."""
-    near = difflib.get_close_matches(word, [str(candidate) for candidate in candidates], n=1, cutoff=0.5)
+    names = [str(candidate) for candidate in candidates]
+    begun = [name for name in names if len(word) > 2 and name.startswith(word)]
+    near = begun or difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 

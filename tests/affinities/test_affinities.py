@@ -9,7 +9,7 @@ import torch
 from zoo import registry
 from zoo.affinities import Affinity, columns_of, create_affinity
 from zoo.ops.field_of_view import field_of_view_overlap
-from zoo.testing.models import check_signature
+from zoo.testing import check_affinity
 
 COLUMNS = {
     "easting": torch.tensor([0.0, 10, 30, 500]), "northing": torch.tensor([0.0, 0, 20, 0]),
@@ -24,13 +24,33 @@ def block(affinity):
 
 @pytest.mark.parametrize("name", registry.entries("affinity"))
 def test_every_affinity_keeps_its_contract(name):
-    check_signature("affinity", name)
+    check_affinity(name)
     values = block(create_affinity(name))
     assert values.shape == (4, 4)
     assert values.dtype == torch.float32
     assert ((values >= 0) & (values <= 1)).all()
     assert torch.allclose(values, values.T)
     assert torch.allclose(values.diagonal(), torch.ones(4))
+
+
+def test_a_plugins_affinity_is_held_to_it_too(plugins):
+    check_affinity("acme_floor")
+
+
+@pytest.mark.parametrize(
+    ("broken", "clause"),
+    [
+        (lambda self, a, b: (a["heading"] * b["heading"]).float(), "must lie in 0 … 1"),
+        (lambda self, a, b: torch.ones(7, 1), r"must give \(N, N\), got \(7, 1\)"),
+        (lambda self, a, b: (a["heading"] == b["heading"]).double(), "must be float32"),
+    ],
+)
+def test_a_broken_clause_is_named(broken, clause, monkeypatch):
+    from zoo.affinities.heading import Heading
+
+    monkeypatch.setattr(Heading, "__call__", broken)
+    with pytest.raises(AssertionError, match=clause):
+        check_affinity("heading")
 
 
 def test_headings_are_compared_around_the_circle():

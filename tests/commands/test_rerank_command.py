@@ -152,13 +152,18 @@ def test_the_table_names_hits_and_their_old_ranks(weights, vectors, reranked, tm
     assert "img" not in capsys.readouterr().out
 
 
-def test_a_column_with_a_gap_is_told_of_and_missed(weights, vectors, reranked, tmp_path, caplog):
+def test_a_column_with_a_gap_is_told_of_and_can_not_be_used(weights, vectors, reranked, tmp_path, caplog):
     rows = ["heading", *map(str, range(QUERIES * HITS))]
     rows[3] = "north"
     (tmp_path / "known.csv").write_text("\n".join(rows))
-    with pytest.raises(UsageError, match="metadata must hold heading of every hit"):
+    with pytest.raises(UsageError, match="query 0: metadata heading must be finite"):
         reranked(by(weights, "heading"), f"metadata={tmp_path / 'known.csv'}")
-    assert "column heading is left out, it isn't all numbers: row 3 has 'north'" in caplog.text
+    assert "column heading isn't all numbers: row 3 has 'north'" in caplog.text
+    caplog.set_level("INFO", logger="zoo")
+    reranked(by(weights, "looks"), f"metadata={tmp_path / 'known.csv'}")
+    assert "metadata counts for nothing" in caplog.text
+    with pytest.raises(UsageError, match=r"metadata must hold heading .*: name a file that has them, metadata=hits"):
+        reranked(by(weights, "heading"))
 
 
 # Other shapes and types
@@ -209,7 +214,7 @@ def test_files_are_mapped_and_only_read(weights, vectors, reranked, tmp_path):
         ((3, 5, 8), (3, 8), r"queries must be \(Q, D\) or \(D,\), .* got \(3, 5, 8\) and \(3, 8\)"),
         ((0, 8), (0, 5, 8), r"at least one query with one hit, got \(0, 8\) and \(0, 5, 8\)"),
         ((3, 8), (3, 0, 8), r"at least one query with one hit, got \(3, 8\) and \(3, 0, 8\)"),
-        ((3, 6), (3, 5, 6), r"query 0: hits must be \(…, 8\), as in training, got \(5, 6\)"),
+        ((3, 6), (3, 5, 6), r"query 0: hits must be \(N, 8\), as in training, got \(5, 6\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_told(weights, reranked, tmp_path, queries, hits, message):

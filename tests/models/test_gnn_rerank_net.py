@@ -139,7 +139,7 @@ def test_without_layers_it_is_the_projection():
 @pytest.mark.parametrize(
     ("query", "hits", "metadata", "rule"),
     [
-        (rows(1, 11)[0], rows(9, 11), None, r"hits must be \(…, 10\), as in training, got \(9, 11\)"),
+        (rows(1, 11)[0], rows(9, 11), None, r"hits must be \(N, 10\), as in training, got \(9, 11\)"),
         (rows(1, 9)[0], rows(9), None, r"query must be \(10,\), as the hits, got \(9,\)"),
         (rows(1)[0], torch.full((3, 10), torch.nan), None, "hits must be finite"),
         (rows(1)[0], rows(9), None, "metadata must hold heading of every hit"),

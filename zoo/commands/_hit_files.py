@@ -171,7 +171,7 @@ def _table(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray]:
 
 
 def _cells(path: Path, name: str, cells: list[str]) -> np.ndarray:
-    """Returns numbers where all cells are some, else texts; says so where only some are."""
+    """Returns numbers where some cells are, NaN for the others, which it names; else texts."""
     text = np.array(cells)
     if name == ID:
         return text
@@ -181,7 +181,8 @@ def _cells(path: Path, name: str, cells: list[str]) -> np.ndarray:
         return np.array(numbers)
     if len(wrong) < len(cells):
         where = f"row {wrong[0] + 1} has {cells[wrong[0]]!r}"
-        log.warning("metadata '%s': the column %s is left out, it isn't all numbers: %s", path, name, where)
+        log.warning("metadata '%s': the column %s isn't all numbers: %s", path, name, where)
+        return np.array([np.nan if number is None else number for number in numbers])
     return text
 
 

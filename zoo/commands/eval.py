@@ -29,10 +29,11 @@ def evaluate(cfg: DictConfig) -> float | None:
 
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
+    _refuse_reranker(model, source)
     trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
     data, companions = _setup.build(cfg.data), _setup.companions(cfg)
     benchmark = _setup.opened_benchmark(cfg, data)
-    search = searching(cfg, model, benchmark)
+    search = searching(cfg, model, data, benchmark)
     run_dir = _setup.made_folder(cfg)
     try:
         about = {**_setup.about(cfg, model, source, companions), "search": search}
@@ -54,7 +55,16 @@ def evaluate(cfg: DictConfig) -> float | None:
     return next(iter(metrics.values()), None)
 
 
-def searching(cfg: DictConfig, model: Any, benchmark: Any) -> dict[str, Any] | None:
+def _refuse_reranker(model: Any, source: str | None) -> None:
+    from zoo.registry import UsageError
+
+    if not hasattr(model, "represent"):
+        name = (model.registered or {}).get("name", type(model).__name__)
+        words = f"reranker={name} reranker.{name}.weights={source or 'FILE'}"
+        raise UsageError(f"model '{name}' re-orders hits, it describes no images: name it as {words} beside a model")
+
+
+def searching(cfg: DictConfig, model: Any, data: Any, benchmark: Any) -> dict[str, Any] | None:
     """Lets the benchmark search by the chosen index and re-rankers; returns what results.json says of them.
 
     None where none is chosen. Raises UsageError where benchmark, model and search don't fit.
@@ -67,9 +77,10 @@ def searching(cfg: DictConfig, model: Any, benchmark: Any) -> dict[str, Any] | N
         return None
     from zoo.evaluation.searching import Searching
 
-    for stage in stages.values():
+    for name, stage in stages.items():
         if hasattr(stage, "use_model"):
             stage.use_model(model)
+        check_dimension(name, stage, data)
     with _setup.usage_errors():
         make = partial(_setup.build, chosen) if chosen else _exact_index(model, benchmark)
         search = Searching(make, chosen.name if chosen else None, stages, cfg.shortlist)
@@ -77,6 +88,15 @@ def searching(cfg: DictConfig, model: Any, benchmark: Any) -> dict[str, Any] | N
         benchmark.search_with(search)
     described = {name: stage.registered for name, stage in stages.items()}
     return {"index": make().registered, "rerankers": described, "shortlist": cfg.shortlist}
+
+
+def check_dimension(name: str, stage: Any, data: Any) -> None:
+    """Raises UsageError where data bring descriptors of another D than a re-ranker was trained with."""
+    from zoo.registry import UsageError
+
+    wanted, given = getattr(stage, "dimension", None), getattr(data, "dimension", None)
+    if wanted is not None and given is not None and wanted != given:
+        raise UsageError(f"reranker '{name}' was trained with descriptors of D = {wanted}, data bring some of {given}")
 
 
 def _exact_index(model: Any, benchmark: Any) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from zoo import config, registry
@@ -23,7 +24,7 @@ def main() -> None:
         prog="zoo info", description=_HELP, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="+", metavar="[KIND] NAME", help=f"KIND: {', '.join(registry.KINDS)}")
-    words = parser.parse_args().words
+    words = [part for word in parser.parse_args().words for part in re.split("[=/]", word)]
     try:
         for kind, name in _found(words):
             _print(kind, name)
@@ -53,6 +54,11 @@ def _print(kind: str, name: str) -> None:
     print(f"{kind} {name}  [{registry.lookup(kind, name).origin}]  chosen as {kind}={name}")
     print(config.description(kind, name) or "(no config)")
     lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    weights = sorted(
+        file.stem for file in (registry.folder(registry.lookup(kind, name)) / "weights").glob("*.safetensors")
+    )
+    if weights:
+        print(f"weights that come along: {', '.join(weights)}")
     package = lines[0].removeprefix("# @package ") if lines and lines[0].startswith("# @package ") else kind
     for line in lines:
         key = line.partition(":")[0]

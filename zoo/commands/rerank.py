@@ -32,6 +32,7 @@ def rerank(cfg: DictConfig) -> None:
 
     stages = _stages(cfg)
     lists = read_hit_lists(cfg.files, cfg.metadata)
+    _tell_unread(stages, lists)
     start = time.perf_counter()
     order, scores = _reranked(stages, lists)
     queries, hits, dimension = lists.hits.shape
@@ -60,6 +61,12 @@ def _stages(cfg: DictConfig) -> list[Any]:
     return stages
 
 
+def _tell_unread(stages: list[Any], lists: HitLists) -> None:
+    """Says so where columns are given to re-rankers of which none reads any."""
+    if lists.columns and all(getattr(stage, "reads", None) == () for stage in stages):
+        log.info("metadata counts for nothing: these weights were trained without affinities beside the visual one")
+
+
 def _reranked(stages: list[Any], lists: HitLists) -> tuple[np.ndarray, np.ndarray]:
     """Returns the new order (Q, K) int64 of the hits' places, and their scores (Q, K) float32 in that order."""
     import numpy as np
@@ -74,7 +81,9 @@ def _reranked(stages: list[Any], lists: HitLists) -> tuple[np.ndarray, np.ndarra
         except UsageError:
             raise
         except ValueError as error:
-            raise UsageError(f"query {number}: {error}") from error
+            missing = str(error).startswith("metadata must hold") and not lists.columns
+            how = ": name a file that has them, metadata=hits.csv or hits.npz" if missing else ""
+            raise UsageError(f"query {number}: {error}{how}") from error
     return order, scores
 
 

@@ -119,8 +119,10 @@ def _tell(cfg: DictConfig, path: str, model: Any, score: float | None) -> None:
                 "HITS.npy",
                 f"reranker={cfg.model.name}",
                 f"reranker.{cfg.model.name}.weights={path}",
+                *(["metadata=HITS.csv"] if model.reads else []),
             )
-            how = f"use it with: {shlex.join(['zoo', 'rerank', *words])}"
+            columns = f" with the columns {', '.join(model.reads)}" if model.reads else ""
+            how = f"use it with: {shlex.join(['zoo', 'rerank', *words])}{columns}"
         elif model.judges_itself:  # no benchmark of `zoo eval` is like its validation
             how = f"use it with: {shlex.join(['zoo', 'embed', 'FOLDER', f'ckpt_path={path}'])}"
         _setup.log.info("%s", how)

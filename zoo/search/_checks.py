@@ -5,6 +5,8 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 
 def check_counts(**values: Any) -> None:
     """Raises ValueError, naming it, for a value that isn't an integer of at least 1."""
@@ -18,3 +20,10 @@ def check_positive(**values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, Real) or not value > 0:
             raise ValueError(f"{name} must be above 0, got {value!r}")
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Tells whether no value is NaN or infinite."""
+    flat = values.ravel()
+    # A product with itself is read at the speed of memory and needs no second array, but it may overflow.
+    return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from zoo.files import BadFile
+from zoo.search._checks import all_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +90,7 @@ class MapCodebook:
             raise ValueError(
                 f"the probability maps of {what} must be (B, C, H, W), of {expected}, got {tuple(maps.shape)}"
             )
-        if not bool(maps.isfinite().all()):
+        if not all_finite(maps.detach().cpu().float().numpy()):
             raise ValueError(f"the probability maps of {what} must be finite, got NaN or infinite values")
 
     def fingerprint(self) -> str:

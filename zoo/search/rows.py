@@ -124,26 +124,41 @@ class Payloads:
     """A small JSON mapping beside every item, with the filter that `where` asks for."""
 
     def __init__(self) -> None:
-        self._texts = Growing(object)
+        self._texts: Growing | None = None  # made for the first that isn't empty
+        self._empty = 0  # as long as all are
         self._columns: dict[str, tuple[np.ndarray, dict[Any, int]]] = {}
 
     def append(self, texts: np.ndarray) -> None:
         """Adds payloads in the form that `payload_texts` returns."""
-        self._texts.append(texts)
         self._columns.clear()
+        if self._texts is None and not texts.any():
+            self._empty += len(texts)
+            return
+        if self._texts is None:
+            self._texts = Growing(object)
+            self._texts.append(self._blank())
+        self._texts.append(texts)
 
     def keep(self, mask: np.ndarray) -> None:
         """Drops the payloads where `mask (n,)` is False."""
-        self._texts.keep(mask)
         self._columns.clear()
+        if self._texts is None:
+            self._empty = int(mask.sum())
+        else:
+            self._texts.keep(mask)
 
     @property
     def texts(self) -> np.ndarray:
         """Returns the payloads (n,) as JSON, "" for an empty one."""
-        return self._texts.rows
+        return self._blank() if self._texts is None else self._texts.rows
+
+    def _blank(self) -> np.ndarray:
+        return np.full(self._empty, "", object)
 
     def at(self, positions: np.ndarray) -> list[dict[str, Any]]:
         """Returns the mappings at `positions`."""
+        if self._texts is None and not isinstance(positions, slice):
+            return [{} for _ in positions]
         return [json.loads(text) if text else {} for text in self.texts[positions].tolist()]
 
     def matching(self, where: Mapping[str, Any]) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from zoo.files import BadFile
 from zoo.search import storage
-from zoo.search._checks import check_counts
+from zoo.search._checks import all_finite, check_counts
 from zoo.search.index import Index
 from zoo.search.rows import Ids, Payloads, pack, payload_texts, unpack
 from zoo.types import Ranking
@@ -40,16 +40,26 @@ class Found(NamedTuple):
 
 @dataclass
 class _Saved:
-    """What of the rows in memory stands in which folder: the first `len(rows)` of them, as its rows number `rows`."""
+    """What of the rows in memory stands in which folder: the first `kept`, which are all its rows but `removed`."""
 
     folder: Path
     generation: int
     segments: list[dict[str, Any]] = field(default_factory=list)
-    rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    removed: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def stored(self) -> int:
         return sum(segment["count"] for segment in self.segments)
+
+    @property
+    def kept(self) -> int:
+        return self.stored - len(self.removed)
+
+    def drop(self, mask: np.ndarray) -> None:
+        """Takes note that of the kept rows only those where `mask (kept,)` holds are in memory now."""
+        if not mask.all():
+            rows = np.delete(np.arange(self.stored), self.removed)
+            self.removed = np.union1d(self.removed, rows[~mask])
 
 
 class StoredIndex(Index, abc.ABC):
@@ -100,10 +110,10 @@ class StoredIndex(Index, abc.ABC):
     def restore_snapshot(self, content: Mapping[str, np.ndarray]) -> None:
         """Takes what `snapshot` returned, when all rows are there."""
 
-    def written(self, files: Sequence[Mapping[str, Path]], rows: np.ndarray) -> None:
+    def written(self, files: Sequence[Mapping[str, Path]], removed: np.ndarray) -> None:
         """Is told after a commit where the rows are now: for each segment the files of its arrays, by their names.
 
-        `rows (N,)` says which of the rows of all segments, one behind the other, are those of the index.
+        The index is the rows of all segments, one behind the other, but for those numbered `removed`.
         """
 
     def add(
@@ -172,26 +182,24 @@ class StoredIndex(Index, abc.ABC):
         before = self._saved if self._saved is not None and self._saved.folder == folder else None
         with storage.committing(folder, before.generation if before else None) as (commit, manifest):
             after = self._write_rows(commit, before)
-            removed = np.setdiff1d(np.arange(after.stored), after.rows, assume_unique=True)
             manifest.update(described, count=len(self), segments=after.segments)
-            manifest["removed"] = commit.array("removed", removed) if len(removed) else None
+            manifest["removed"] = commit.array("removed", after.removed) if len(after.removed) else None
             manifest["snapshot"] = {
                 key: commit.content(f"{key}.{self.snapshot_format}", value) for key, value in snapshot.items()
             }
         self._saved = after
         files = [{key: folder / entry["file"] for key, entry in each["files"].items()} for each in after.segments]
-        self.written(files, after.rows)
+        self.written(files, after.removed)
 
     def restore(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         """Fills a new index with what `folder` holds; see `Index.restore`."""
         saved = _Saved(Path(folder).resolve(), manifest["generation"], list(manifest["segments"]))
         for segment in saved.segments:
             self._read_segment(folder, segment)
-        saved.rows = np.arange(saved.stored)
         if manifest["removed"]:
+            saved.removed = np.array(storage.read_array(folder, manifest["removed"]))
             mask = np.ones(saved.stored, bool)
-            mask[storage.read_array(folder, manifest["removed"])] = False
-            saved.rows = saved.rows[mask]
+            mask[saved.removed] = False
             self._keep(mask)
         content = {key: storage.read_bytes(folder, entry) for key, entry in manifest["snapshot"].items()}
         try:
@@ -225,7 +233,7 @@ class StoredIndex(Index, abc.ABC):
         mask = np.ones(len(self), bool)
         mask[positions] = False
         if self._saved is not None:
-            self._saved.rows = self._saved.rows[mask[: len(self._saved.rows)]]
+            self._saved.drop(mask[: self._saved.kept])
         self._keep(mask)
 
     def _keep(self, mask: np.ndarray) -> None:
@@ -244,18 +252,16 @@ class StoredIndex(Index, abc.ABC):
 
     def _write_rows(self, commit: storage.Commit, before: _Saved | None) -> _Saved:
         """Writes the rows that the folder doesn't have; all of them when there are many segments or removed rows."""
-        segments, rows = (before.segments, before.rows) if before else ([], np.empty(0, np.int64))
-        stored = sum(segment["count"] for segment in segments)
-        new = len(self) - len(rows)
-        if len(segments) + (new > 0) > _SEGMENTS or stored - len(rows) > _REMOVED * stored:
-            segments, rows, stored, new = [], rows[:0], 0, len(self)
+        after = before or _Saved(commit.folder, commit.generation)
+        segments, removed, new = after.segments, after.removed, len(self) - after.kept
+        if len(segments) + (new > 0) > _SEGMENTS or len(removed) > _REMOVED * after.stored:
+            segments, removed, new = [], removed[:0], len(self)
         if new:
             start = len(self) - new
             arrays = {"ids": pack(self._ids.array[start:]), "payloads": pack(self._payloads.texts[start:])}
             files = {key: commit.array(key, value) for key, value in {**arrays, **self.segment(start)}.items()}
             segments = [*segments, {"count": new, "files": files}]
-            rows = np.concatenate([rows, np.arange(stored, stored + new)])
-        return _Saved(commit.folder, commit.generation, segments, rows)
+        return _Saved(commit.folder, commit.generation, segments, removed)
 
     def _read_segment(self, folder: Path, segment: Mapping[str, Any]) -> None:
         arrays = {key: storage.read_array(folder, entry) for key, entry in segment["files"].items()}
@@ -286,8 +292,7 @@ def rows_of(tensor: torch.Tensor, dimension: int | None, what: str, normalise: b
         raise ValueError(f"{what} must be {'(B, D)' if axes == 2 else '(B, R, D)'}, got {tuple(rows.shape)}")
     if dimension is not None and rows.shape[-1] != dimension:
         raise ValueError(f"{what} must have the dimension {dimension} of the index, got {rows.shape[-1]}")
-    # A product with itself is read at the speed of memory and needs no second array, but it may overflow.
-    if not np.isfinite(np.dot(rows.ravel(), rows.ravel())) and not np.isfinite(rows).all():
+    if not all_finite(rows):
         raise ValueError(f"{what} must be finite, got NaN or infinite values")
     if normalise:
         rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), np.finfo(np.float32).tiny)

@@ -13,7 +13,13 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOMES = {"check_index": "indexes", "check_model": "models", "check_reranker": "rerankers", "check_signature": "models"}
+_HOMES = {
+    "check_affinity": "affinities",
+    "check_index": "indexes",
+    "check_model": "models",
+    "check_reranker": "rerankers",
+    "check_signature": "models",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ def read_rows(name: str, values: Any, dimension: int | None, one: bool = False) 
     rows = torch.as_tensor(values).detach().float()
     if rows.dim() != (1 if one else 2) or (dimension is not None and rows.shape[-1] != dimension):
         wanted = f"{'D' if dimension is None else dimension}"
-        shape = f"({wanted},)" if one else f"(…, {wanted})"
+        shape = f"({wanted},)" if one else f"(N, {wanted})"
         as_trained = "" if dimension is None else ", as in training" if not one else ", as the hits"
         raise ValueError(f"{name} must be {shape}{as_trained}, got {tuple(rows.shape)}")
     if not rows.isfinite().all():

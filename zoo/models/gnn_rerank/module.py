@@ -36,7 +36,8 @@ class GnnRerank(Reranker):
     Trained on `ShortlistBatch`es in two phases within one run: for `projection_epochs` the projection alone, the loss
     being that of its cosines; the second phase begins with the projection of the epoch that was best in validation.
     `val/map@10` is that of the whole network, and 0 as long as this isn't trained; `val/projection_map@10` that of the
-    projection. Raises ValueError for a number out of range or an unknown word, naming rule and value.
+    projection, `val/search_map@10` that of the hits as they came. Raises ValueError for a number out of range or an
+    unknown word, naming rule and value.
     """
 
     optional_weights: ClassVar[tuple[str, ...]] = ("contrast.",)
@@ -55,6 +56,8 @@ class GnnRerank(Reranker):
         check_parameters({name: value for name, value in locals().items() if name not in ("self", "__class__")})
         self.dimension, self.anchors, self.hits, self._projection_hits = dimension, anchors, hits, projection_hits
         self.affinities = [create_affinity(entry) for entry in affinities]
+        fields = (field for each in self.affinities for field in each.fields)
+        self.reads = tuple(dict.fromkeys(fields)) if layers else ()
         self._projection_epochs = projection_epochs if projection else 0
         self._lock, self._cached, self._bins = lock and projection is not None, phase2_input == "projected", bins
         self._rates, self._loss_name, self._temperature = (learning_rate, decay), loss, temperature
@@ -120,25 +123,27 @@ class GnnRerank(Reranker):
             parameter.grad = None
 
     def validation_step(self, batch: ShortlistBatch, batch_idx: int) -> None:
-        """Adds up AP@10 and Recall@1 of the network, AP@10 of the projection, and the queries that have positives."""
+        """Adds up AP@10 of search, projection and network, its Recall@1, and the queries that have positives."""
         batch, first = batch.first(self.hits), self._first_phase
         projected, valid = self._projected(batch, "val")
-        found = [similarities(projected)]
-        found.append(found[0] if first else self.net(projected, batch.affinities, valid))
+        as_they_came = -torch.arange(batch.relevant.shape[1], device=projected.device).expand(batch.relevant.shape)
+        found = [as_they_came, similarities(projected)]
+        found.append(found[1] if first else self.net(projected, batch.affinities, valid))
         ignore = None if valid is None else ~valid
         precisions = [
             average_precision(each.float(), batch.relevant, ignore, 10, batch.positives).nan_to_num() for each in found
         ]
-        hit = recall_at_k(found[1].float(), batch.relevant, 1, ignore, batch.positives).nan_to_num()
+        hit = recall_at_k(found[-1].float(), batch.relevant, 1, ignore, batch.positives).nan_to_num()
         sums = torch.stack([*(values.sum() for values in (*precisions, hit)), (batch.positives > 0).sum()])
         self._sums = sums.double() if self._sums is None else self._sums + sums
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means; in the first phase keeps the best projection. Every rank arrives at the same numbers."""
-        own = torch.zeros(4, dtype=torch.float64, device=self.device) if self._sums is None else self._sums
+        own = torch.zeros(5, dtype=torch.float64, device=self.device) if self._sums is None else self._sums
         self._sums = None
-        projection, network, recall, count = self.trainer.strategy.reduce(own.float(), reduce_op="sum").tolist()
-        projection, network, recall = (value / max(count, 1) for value in (projection, network, recall))
+        *sums, count = self.trainer.strategy.reduce(own.float(), reduce_op="sum").tolist()
+        search, projection, network, recall = (value / max(count, 1) for value in sums)
+        self.log("val/search_map@10", search)
         trained = not self._first_phase or not self.net.layers
         self.log("val/map@10", network if trained else 0.0, prog_bar=True)
         self.log("val/recall@1", recall if trained else 0.0)
@@ -150,6 +155,16 @@ class GnnRerank(Reranker):
         ):
             weights = {name: value.detach().cpu().clone() for name, value in self.net.projection.state_dict().items()}
             self._best = {"score": projection, "weights": weights}
+
+    def on_fit_end(self) -> None:
+        """Warns where nothing was gained."""
+        values = self.trainer.callback_metrics
+        reached, before = values.get("val/map@10"), values.get("val/search_map@10")
+        if self.trainer.is_global_zero and reached is not None and before is not None and reached <= before:
+            log.warning(
+                "re-ranking doesn't help: val/map@10 is %.4f, that of the search's own order %.4f; train for longer "
+                "(trainer.max_epochs), on more queries, or at another model.learning_rate", reached, before,
+            )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the first phase has found, so that a run may be resumed between the phases."""

@@ -35,6 +35,16 @@ class GnnReranker(HitReranker):
             raise ValueError(f"weights must be of the model gnn_rerank, '{path}' is of {described['name']}")
         self.model = checkpoints.load_model(str(path))
 
+    @property
+    def dimension(self) -> int | None:
+        """Returns the D of descriptors that it was trained with; None where any will do."""
+        return None if self.model.net.projection is None else self.model.dimension
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Returns the columns of metadata that it reads."""
+        return self.model.reads
+
     def score(
         self,
         query: Representation,

@@ -136,9 +136,9 @@ class LocalMapsIndex(FlatIndex):
         if len(self._codes) and (self.quantizer is None or self._codes.shape[2] != self.quantizer.parts):
             raise ValueError(f"its codes are {self._codes.shape}, its quantizer {self.quantizer}")
 
-    def written(self, files: Sequence[Mapping[str, Path]], rows: np.ndarray) -> None:
+    def written(self, files: Sequence[Mapping[str, Path]], removed: np.ndarray) -> None:
         """Lets go of codes in memory, and of files that a commit has replaced, for those that are the index now."""
-        self._codes.move([np.load(file["codes"], mmap_mode="r", allow_pickle=False) for file in files], rows)
+        self._codes.move([np.load(file["codes"], mmap_mode="r", allow_pickle=False) for file in files], removed)
 
     def _checked_maps(self, items: Representation, what: str) -> Tensor:
         maps = items.local_map
@@ -206,9 +206,9 @@ class _Segments:
     def keep(self, mask: np.ndarray) -> None:
         self._rows.keep(mask)
 
-    def move(self, arrays: Sequence[np.ndarray], rows: np.ndarray) -> None:
+    def move(self, arrays: Sequence[np.ndarray], removed: np.ndarray) -> None:
         self.arrays, self._rows = list(arrays), Growing(np.int64)
-        self._rows.append(rows)
+        self._rows.append(np.delete(np.arange(sum(map(len, arrays))), removed))
 
     def at(self, positions: np.ndarray) -> np.ndarray:
         """Returns the codes at `positions`, read in the order in which the files hold them."""

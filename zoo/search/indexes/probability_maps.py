@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from zoo.search._checks import check_counts
+from zoo.search._checks import all_finite, check_counts
 from zoo.search.map_codebook import MOST, STEPS, MapCodebook
 from zoo.search.map_columns import Columns
 from zoo.search.stored import Found, StoredIndex
@@ -17,7 +17,7 @@ from zoo.search.top import Nearest
 from zoo.types import Representation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -40,8 +40,9 @@ class ProbabilityMapsIndex(StoredIndex):
     An item takes a byte a class. Queries are photos (eq. 2 of Furuta et al. 2018), drawings, of which only the drawn
     classes count (eq. 5), and drawings over photos (eq. 7), as `zoo.ops.sketches` makes them; each is exact for what
     the codes decode to. `rounded` rounds a photo's probabilities to 255ths, so that the many below 1/510 cost nothing.
-    Scores are minus the squared distances; evidence holds what each class adds to one. The codebook, `centroids` a
-    class, is learnt from at most `train_size` images, in a folder beside that of the index.
+    Scores are minus the squared distances; evidence holds arrays, the `classes` that count and what each of them adds
+    to a distance. The codebook, `centroids` a class, is learnt from at most `train_size` images, in a folder beside
+    that of the index.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("probability_map",)
@@ -183,11 +184,11 @@ class ProbabilityMapsIndex(StoredIndex):
         ):
             raise ValueError(f"its codes aren't those of {self.codebook}")
 
-    def written(self, files: Any, rows: np.ndarray) -> None:
+    def written(self, files: Sequence[Mapping[str, Path]], removed: np.ndarray) -> None:
         """Lets go of codes in memory, for the files that hold them now."""
         mapped = [np.load(file["codes"], mmap_mode="r", allow_pickle=False) for file in files]
-        kept = np.zeros(sum(codes.shape[1] for codes in mapped), bool)
-        kept[rows] = True
+        kept = np.ones(sum(codes.shape[1] for codes in mapped), bool)
+        kept[removed] = False
         self._columns.clear()
         for codes in mapped:
             self._columns.map(codes)
@@ -211,14 +212,14 @@ class ProbabilityMapsIndex(StoredIndex):
     def _shares(self, classes: np.ndarray, tables: np.ndarray, positions: np.ndarray) -> list[dict[str, Any]]:
         codes = self._columns.at(positions)[classes]
         shares = np.take_along_axis(tables, codes.astype(np.int64), axis=1).T
-        return [{"class_distances": dict(zip(classes.tolist(), own, strict=True))} for own in shares.tolist()]
+        return [{"classes": classes, "class_distances": own} for own in shares]
 
 
 def check_maps(maps: Tensor, what: str) -> None:
     """Raises ValueError where `maps` isn't (B, C, H, W), or isn't finite."""
     if maps.dim() != 4 or 0 in maps.shape[1:]:
         raise ValueError(f"the probability maps of {what} must be (B, C, H, W), got {tuple(maps.shape)}")
-    if not bool(maps.isfinite().all()):
+    if not all_finite(maps.detach().cpu().float().numpy()):
         raise ValueError(f"the probability maps of {what} must be finite, got NaN or infinite values")
 
 
