@@ -25,8 +25,8 @@ class LiveFeatures(Features):
     """The images of a data module's gallery, each described by the model whenever it is asked for.
 
     For representations that are too large to be kept. `payloads` says of each id what is known before it is read;
-    width and height are added then. What can't be read is named in the log, collected in `unreadable`, and left out
-    by `described`; `rows` raises what reading raises.
+    width and height are added then. What can't be read is named in the log, collected in `unreadable` with the reason,
+    and left out by `described`; `rows` raises what reading raises.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class LiveFeatures(Features):
     ) -> None:
         super().__init__(root, list(payloads), model.kinds, model.fingerprint(), about)
         self.model, self._data, self._known = model, data, payloads
-        self.unreadable: list[tuple[str, str]] = []
+        self.unreadable: dict[Id, str] = {}
 
     def rows(self, places: Sequence[int]) -> Representation:
         """Returns the images at these positions."""
@@ -60,10 +60,10 @@ class LiveFeatures(Features):
     def _read(self, ids: Sequence[Id], tolerant: bool) -> tuple[list[Id], Representation | None, list[list[int]]]:
         parts, order, sizes = [], [], []
         for batch in self._data.selection(self._data.gallery_split, list(ids), tolerant=tolerant):
-            failed = [(ids[position], reason) for position, reason in batch.unreadable]
-            for _, reason in failed:
-                log.warning("left out: %s", reason)
-            self.unreadable += failed
+            for position, reason in batch.unreadable:
+                if ids[position] not in self.unreadable:
+                    log.warning("left out: %s", reason)
+                self.unreadable[ids[position]] = reason
             if not len(batch):
                 continue
             batch = batch.to(self.model.device)
@@ -80,5 +80,5 @@ class LiveFeatures(Features):
     def tell_unreadable(self) -> None:
         """Sums up in a warning what could not be read."""
         if self.unreadable:
-            names = named([id_ for id_, _ in self.unreadable])
-            log.warning("%d images could not be read, and aren't in the index (%s)", len(self.unreadable), names)
+            count, names = len(self.unreadable), named(list(self.unreadable))
+            log.warning("%d images could not be read, and aren't in the index (%s)", count, names)
