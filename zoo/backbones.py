@@ -1,7 +1,7 @@
 """Networks of timm and torchvision with their weights and the normalisation they were trained with.
 
-As feature maps, of images of any size (`create_backbone`), or up to a layer behind them, of the network's own size
-(`create_coder`).
+As feature maps, of images of any size (`create_backbone`), up to a layer behind them, of the network's own size
+(`create_coder`), or whole, where they tell the classes of an image's parts (`create_segmenter`).
 
 Models that have one call their keys `backbone` and `backbone_weights`; the errors here name these.
 """
@@ -127,6 +127,21 @@ class Coder(nn.Module):
         return seen[0] if seen else None
 
 
+class SegmenterTrunk(nn.Module):
+    """What a segmentation network of torchvision has before its classifier, normalising its own input."""
+
+    def __init__(self, parts: _Parts) -> None:
+        super().__init__()
+        self.backbone = parts.network.backbone
+        self.register_buffer("mean", torch.tensor(parts.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(parts.std)[:, None, None])
+
+    def forward(self, images: Tensor) -> Any:
+        """Returns what the classifier reads of `images` (B, 3, H, W) in [0, 1]."""
+        maps = self.backbone((images - self.mean) / self.std)
+        return maps["out"] if set(maps) == {"out"} else maps  # LR-ASPP reads two maps, the others one
+
+
 def pieces(images: Tensor) -> tuple[Tensor, ...]:
     """Returns `images` (B, 3, H, W) in the pieces that go through a network at a time."""
     batch, _, height, width = images.shape
@@ -141,7 +156,8 @@ def at_least(images: Tensor, smallest: int) -> Tensor:
 
 class _Parts(NamedTuple):
     """`size` is the side in px of the images that the network was trained on; `classifier` lists the prefixes of
-    tensors that a file may hold and the network doesn't need.
+    tensors that a file may hold and the network doesn't need. `per_class` is the number of classes where a file of
+    another number will do, the layers that end in it starting anew; None where there is no such layer.
     """
 
     network: nn.Module
@@ -150,21 +166,23 @@ class _Parts(NamedTuple):
     size: int
     classifier: tuple[str, ...]
     download: Callable[[], dict[str, Tensor]]
+    per_class: int | None = None
 
 
-def create_backbone(name: str, weights: str | None) -> Backbone:
+def create_backbone(name: str, weights: str | None, **options: Any) -> Backbone:
     """Builds a network that turns images into a feature map, in evaluation mode.
 
     Args:
         name: a model of timm (``mobilenetv2_100``), or of torchvision (``torchvision/squeezenet1_1``).
         weights: ``hub`` (as timm or torchvision publish them), ``random`` (logs a warning), or a ``.safetensors`` or
             ``.pth`` file whose tensors must all fit, its classifier aside. None reads none: a checkpoint fills them.
+        options: further arguments of `timm.create_model`, such as ``output_stride=8``.
 
     Raises:
-        ValueError: the name is unknown or has no feature map of images of any size; the weights can't be had, can't be
-            read without executing code, or don't fit.
+        ValueError: the name is unknown or has no feature map of images of any size; it doesn't take the options; the
+            weights can't be had, can't be read without executing code, or don't fit.
     """
-    parts = _parts(str(name), whole=False)
+    parts = _parts(str(name), whole=False, **options)
     backbone = Backbone(name, parts.network, parts.mean, parts.std)
     _start(parts, name, weights)
     return backbone
@@ -187,9 +205,41 @@ def create_coder(name: str, weights: str | None, layer: str) -> Coder:
     return coder
 
 
-def _parts(name: str, whole: bool) -> _Parts:
+def create_segmenter(name: str, weights: str | None, classes: int) -> tuple[SegmenterTrunk, nn.Module]:
+    """Builds a segmentation network of torchvision; returns its trunk, and the classifier that gives (B, C, H, W).
+
+    Args:
+        name: one of `torchvision.models.segmentation`, such as ``torchvision/deeplabv3_resnet50``; with prefix or not.
+        weights: as in `create_backbone`; where they are for another number of classes, the last layers start anew, with
+            a warning. What serves training alone (an auxiliary classifier) isn't read.
+        classes: how many there are.
+
+    Raises:
+        ValueError: as `create_backbone`.
+    """
+    from torchvision import models
+
+    name = str(name).removeprefix(TORCHVISION)
+    known = models.list_models(module=models.segmentation)
+    if name not in known:
+        raise ValueError(_unknown(name, known, "one of torchvision's segmentation networks"))
+    published = models.get_model_weights(name).DEFAULT
+    network = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
+    prepared = published.transforms()
+    download = lambda: published.get_state_dict(progress=False, check_hash=True, weights_only=True)  # noqa: E731
+    size = prepared.resize_size[0]
+    parts = _Parts(network, prepared.mean, prepared.std, size, ("aux_classifier",), download, per_class=classes)
+    _start(parts, name, weights)
+    return SegmenterTrunk(parts), network.classifier
+
+
+def _parts(name: str, whole: bool, **options: Any) -> _Parts:
     """Takes a network apart; `whole` keeps its classifier."""
-    return _torchvision(name.removeprefix(TORCHVISION), whole) if name.startswith(TORCHVISION) else _timm(name, whole)
+    if not name.startswith(TORCHVISION):
+        return _timm(name, whole, **options)
+    if options:
+        raise ValueError(f"backbone must be a model of timm to take {', '.join(options)}, got {name!r}")
+    return _torchvision(name.removeprefix(TORCHVISION), whole)
 
 
 def _start(parts: _Parts, name: str, weights: str | None) -> None:
@@ -199,17 +249,22 @@ def _start(parts: _Parts, name: str, weights: str | None) -> None:
         _fill(parts, name, weights)
 
 
-def _timm(name: str, whole: bool) -> _Parts:
+def _timm(name: str, whole: bool, **options: Any) -> _Parts:
     import timm
     from timm.data import resolve_model_data_config
 
     if not timm.is_model(name):
         raise ValueError(_unknown(name, timm.list_models(), "a model of timm"))
-    without = {} if whole else {"num_classes": 0}
+    without = options if whole else {"num_classes": 0, **options}
     try:
         network = timm.create_model(name, **without)
     except RuntimeError as error:  # a tag of weights that the network doesn't have
         raise ValueError(f"backbone {name!r}: {error}") from error
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        if not options:
+            raise
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ValueError(f"backbone {name!r} doesn't take {given} ({error or type(error).__name__})") from error
     if network.pretrained_cfg.get("fixed_input_size") and not whole:
         size = "×".join(map(str, network.pretrained_cfg["input_size"][1:]))
         raise ValueError(f"backbone must take images of any size, {name} takes {size} px only")
@@ -265,6 +320,7 @@ def _fill(parts: _Parts, name: str, weights: str) -> None:
     own = parts.network.state_dict()
     head = tuple(f"{prefix}." for prefix in parts.classifier)
     state = {key: value for key, value in state.items() if key in own or not key.startswith(head)}
+    state |= _anew(parts, own, state, weights)
     misfits = {
         "missing": [key for key in own if key not in state],
         "not of the network": [key for key in state if key not in own],
@@ -276,6 +332,23 @@ def _fill(parts: _Parts, name: str, weights: str) -> None:
     if said:
         raise ValueError(f"backbone_weights '{weights}' don't fit {name}: tensors {'; '.join(said)}")
     parts.network.load_state_dict(state, strict=True)
+
+
+def _anew(parts: _Parts, own: dict[str, Tensor], state: dict[str, Tensor], weights: str) -> dict[str, Tensor]:
+    """Returns the network's own tensors of those that the file holds for another number of classes."""
+    found = {
+        key: own[key]
+        for key, value in state.items()
+        if parts.per_class is not None and key in own and len(own[key].shape) == len(value.shape) > 0
+        if own[key].shape[0] == parts.per_class != value.shape[0] and own[key].shape[1:] == value.shape[1:]
+    }
+    if found:
+        count = state[next(iter(found))].shape[0]
+        log.warning(
+            "backbone_weights '%s' are for %d classes, not for %d: %s start anew",
+            weights, count, parts.per_class, ", ".join(found),
+        )  # fmt: skip
+    return found
 
 
 def _downloaded(parts: _Parts, name: str) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ def fill(collector, positions):
         index = torch.tensor([position])
         right = torch.tensor([float(position % 2), 1.0], dtype=torch.float64)
         rows = {"a": index[:, None].float(), "b": index.repeat(1, 2), "regions": index.repeat(1, 2, 3)}
-        collector.add(index, rows, {"odd": right}, {"mask": index[:, None] > 2})
+        collector.add(index, rows, {"odd": right}, {"mask": index[:, None] > 2}, {"cells": index.repeat(2, 2)})
 
 
 def check(collected, count):
@@ -27,6 +27,7 @@ def check(collected, count):
     assert collected.vectors["regions"].tolist() == [[[i] * 3] * 2 for i in range(count)]
     assert collected.fields["mask"].tolist() == [[i > 2] for i in range(count)]
     assert collected.scores == {"odd": (count // 2) / count}
+    assert collected.sums["cells"].tolist() == [[sum(range(count))] * 2] * 2
 
 
 def test_rows_come_back_in_the_order_of_the_split():

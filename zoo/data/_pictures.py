@@ -132,6 +132,18 @@ def read_picture(path: Path, upright: bool) -> Picture:
         return _decoded(image, upright, path)
 
 
+def read_values(path: Path) -> np.ndarray:
+    """Returns the numbers in an image file as they stand, neither turned nor scaled.
+
+    (H, W) of grey levels or palette entries, (H, W, 3) uint8 of colours. Raises BadFile if it can't be read.
+    """
+    with _opened(path) as image:
+        if image.mode in ("RGBA", "CMYK", "YCbCr", "LAB", "HSV"):
+            return np.array(image.convert("RGB"))
+        values = np.array(image.getchannel(0) if image.mode in ("LA", "PA") else image)
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
 def convert_picture(image: Image.Image, upright: bool) -> Picture:
     """Returns what `read_picture` does of an image that Pillow has opened."""
     name = getattr(image, "filename", "") or "given"

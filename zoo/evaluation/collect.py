@@ -21,13 +21,15 @@ class Collected:
     """What the images of a split gave, in its order.
 
     `index (N,)` positions in the split, increasing; `vectors` name → (N, D), or (N, R, D) where an image has several;
-    `scores` name → mean over the split; `fields` name → (N, ...), those fields of `Representation` that were kept.
+    `scores` name → mean over the split; `fields` name → (N, ...), those fields of `Representation` that were kept;
+    `sums` name → what was added up over the split.
     """
 
     index: Tensor
     vectors: dict[str, Tensor]
     scores: dict[str, float]
     fields: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Collector:
     vectors: dict[str, list[Tensor]] = field(default_factory=dict)
     scores: dict[str, Tensor] = field(default_factory=dict)
     fields: dict[str, list[Tensor]] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
 
     def add(
         self,
@@ -45,8 +48,12 @@ class Collector:
         vectors: dict[str, Tensor],
         scores: dict[str, Tensor],
         fields: Mapping[str, Tensor] | None = None,
+        sums: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Keeps positions (B,), named vectors (B, D) or (B, R, D), fields (B, ...); adds named (sum, count) pairs."""
+        """Keeps positions (B,), named vectors (B, D) or (B, R, D), fields (B, ...).
+
+        Adds up named (sum, count) pairs, and named tensors of any shape.
+        """
         self.index.append(index)
         for name, rows in vectors.items():
             self.vectors.setdefault(name, []).append(rows)
@@ -54,6 +61,8 @@ class Collector:
             self.fields.setdefault(name, []).append(rows)
         for name, pair in scores.items():
             self.scores[name] = self.scores.get(name, torch.zeros_like(pair)) + pair
+        for name, part in (sums or {}).items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(part)) + part
 
     def gather(self, device: torch.device) -> Collected:
         """Returns everything on every rank, on the CPU; collective, so that all ranks must call it.
@@ -62,7 +71,9 @@ class Collector:
         """
         vectors, fields = _joined(self.vectors, device), _joined(self.fields, device)
         index = torch.cat(self.index) if self.index else torch.empty(0, dtype=torch.int64, device=device)
-        scores = _joined({name: [pair[None]] for name, pair in self.scores.items()}, device)
+        scores, sums = (
+            _joined({name: [part[None]] for name, part in held.items()}, device) for held in (self.scores, self.sums)
+        )
         index = gather_rows(index).cpu()
         order = index.argsort()
         return Collected(
@@ -70,6 +81,7 @@ class Collector:
             {name: gather_rows(rows).cpu()[order] for name, rows in vectors.items()},
             {name: _mean(gather_rows(pairs).sum(0)) for name, pairs in scores.items()},
             {name: gather_rows(rows).cpu()[order] for name, rows in fields.items()},
+            {name: gather_rows(parts).sum(0).cpu() for name, parts in sums.items()},
         )
 
 

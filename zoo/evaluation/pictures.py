@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TILE, GAP, CAPTION, TITLE = 110, 12, 20, 24
 MORE = 15  # px of every caption line but the first
+SWATCH, LEGEND = 14, 22  # px of a colour in a legend, and from one of its lines to the next
 FRAME = 4
 OUTLINE = 2
 TOP = 10
@@ -109,6 +110,24 @@ def _outline(image: Image.Image, corners: list[tuple[float, float]], colour: tup
 def _held(value: float, size: int) -> float:
     """Returns a position on the picture's border as one inside it, where a line is seen; others stay."""
     return min(max(value, 1), size - 2) if -OUTLINE <= value <= size + OUTLINE else value
+
+
+def legend(names: Sequence[str], colours: Sequence[tuple[int, int, int]], width: int) -> Image.Image:
+    """Returns a strip of so many px with a swatch and the name of every class, in as many lines as they need."""
+    letters = _font(CAPTION_FONT)
+    places, x, y = [], GAP, 0
+    for name in names:
+        needed = SWATCH + 6 + round(letters.getlength(name)) + GAP
+        if x > GAP and x + needed > width:
+            x, y = GAP, y + LEGEND
+        places.append((x, y))
+        x += needed
+    strip = Image.new("RGB", (width, y + LEGEND + GAP), PAPER)
+    pen = ImageDraw.Draw(strip)
+    for name, colour, (x, y) in zip(names, colours, places, strict=True):
+        pen.rectangle((x, y, x + SWATCH, y + SWATCH), fill=tuple(colour), outline=LINE)
+        pen.text((x + SWATCH + 6, y + SWATCH // 2), name, fill=INK, anchor="lm", font=letters)
+    return strip
 
 
 def ranked_sheet(

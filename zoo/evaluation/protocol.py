@@ -69,6 +69,17 @@ class Benchmark:
         """Returns this rank's loader for each of `roles`."""
         return [data.loader(data.gallery_split)]
 
+    def described(self, model: Any, batch: Batch, role: Role) -> dict[str, Tensor]:
+        """Returns the vectors (B, D) or (B, R, D) of a batch that are kept, by label: the model's descriptors."""
+        return model.descriptors(batch, role)
+
+    def tally(self, model: Any, batch: Batch, data: Any) -> Tensor | None:
+        """Returns what is added up over all batches and ranks, for benchmarks that judge more than descriptors.
+
+        `score` finds it in `Collected.sums` by the label of the model's own row, or a companion's. None for nothing.
+        """
+        return None
+
     def extra_vectors(self, batch: Batch) -> dict[str, Tensor]:
         """Returns vectors (B, D) that are compared beside the model's descriptors."""
         return {}

@@ -85,21 +85,23 @@ class EvaluationLoop(lightning.LightningModule):
         self._collectors = [Collector() for _ in range((1 + len(self.others)) * len(self.benchmark.roles))]
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keeps the batch's descriptors, and of the model itself baselines and task scores."""
+        """Keeps the batch's descriptors and tally, and of the model itself baselines and task scores."""
         number, place = divmod(dataloader_idx, len(self.benchmark.roles))
         role = self.benchmark.roles[place]
         model = self.others[number - 1] if number else self.model
+        label = self._labels[number - 1] if number else model.descriptor_name
         with torch.autocast(self.device.type, enabled=False):  # descriptors of mixed precision tie and misrank
-            rows = model.descriptors(batch, role)
+            rows = self.benchmark.described(model, batch, role)
+            tally = self.benchmark.tally(model, batch, self.data)
         if number:
-            vectors, scores = {self._labels[number - 1]: rows[model.descriptor_name].float()}, {}
+            vectors, scores = ({label: rows[model.descriptor_name].float()} if rows else {}), {}
         else:
             vectors = {name: row.float() for name, row in rows.items()} | self.benchmark.extra_vectors(batch)
             scores = self.model.task_scores(batch)
         search = None if number else self.benchmark.search
-        own = rows[model.descriptor_name]
-        fields = {} if search is None else search.fields_of(model, batch, role, own)
-        self._collectors[dataloader_idx].add(batch.index, vectors, scores, fields)
+        fields = {} if search is None else search.fields_of(model, batch, role, rows[model.descriptor_name])
+        sums = {} if tally is None else {label: tally}
+        self._collectors[dataloader_idx].add(batch.index, vectors, scores, fields, sums)
 
     def on_test_epoch_end(self) -> None:
         """Scores on every rank, logs the metrics, writes and prints on rank 0."""
@@ -121,10 +123,11 @@ class EvaluationLoop(lightning.LightningModule):
             own = collected[roles[place % len(roles)]]
             if not torch.equal(part.index, own.index):
                 raise ValueError("beside: its model saw other images than the evaluated one (limit_test_batches?)")
-            taken = [label for label in part.vectors if label in own.vectors]
+            taken = [label for label in (*part.vectors, *part.sums) if label in (*own.vectors, *own.sums)]
             if taken:
                 raise ValueError(f"beside: the model has a row '{taken[0]}' of its own; choose another label")
             own.vectors.update(part.vectors)
+            own.sums.update(part.sums)
         return collected
 
     def _log(self, report: Report) -> None:

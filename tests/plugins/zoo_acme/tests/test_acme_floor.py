@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 import zoo
 from zoo.testing import check_affinity
 

@@ -1,0 +1,37 @@
+"""What training takes beside the network: loss, class weights, rates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+VOID = -1
+_OFFSET = 1.02  # keeps the weight of a class that all pixels have finite (Paszke et al. 2016, ENet, Sec. 5.2)
+
+
+def log_weights(shares: Sequence[float] | Tensor) -> Tensor:
+    """Returns (C,) float32: 1 / log(1.02 + share of the pixels); rare classes count more, 50.5 at most."""
+    return (1 / torch.log(_OFFSET + torch.as_tensor(shares, dtype=torch.float64))).float()
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Returns the mean cross entropy of the pixels, by the weights (C,) of their classes; 0 where all are void.
+
+    `logits (B, C, h, w)` are enlarged to `labels (B, H, W)`, which are -1 where void.
+    """
+    large = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(large, labels, weights, ignore_index=VOID, reduction="sum")
+    counted = weights[labels.clamp_min(0)] * (labels != VOID)
+    return total / counted.sum().clamp_min(torch.finfo(total.dtype).tiny)
+
+
+def poly_factor(step: int, steps: int, power: float) -> float:
+    """Returns (1 - step / steps)^power, what the learning rate is multiplied by; 0 from the last step on."""
+    return max(0.0, 1 - step / steps) ** power
