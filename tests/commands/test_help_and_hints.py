@@ -110,8 +110,8 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
         ),
         (
             "train model=two_stage_rm",
-            "unknown model 'two_stage_rm'; known: global_descriptor, gnn_rerank, local_features, local_similarity, "
-            "regional_aggregation, stored_descriptors, two_stage_rn. Did you mean 'two_stage_rn'?",
+            "unknown model 'two_stage_rm'; known: fcn_segment, global_descriptor, gnn_rerank, local_features, "
+            "local_similarity, regional_aggregation, stored_descriptors, two_stage_rn. Did you mean 'two_stage_rn'?",
         ),
         ("eval data=sort_of_clever", "Did you mean 'sort_of_clevr'?"),
         ("train trainer=cqu", "Did you mean 'cpu'?"),

@@ -70,7 +70,8 @@ def test_an_index_learns_from_all_of_the_features_and_is_built_in_blocks(feature
     monkeypatch.setattr(cls, "largest_block", 6)
     run("index", tmp_path, *INDEX, "block=18")
     assert added == [6, 6, 6, 6, 6, 6, 4]
-    assert commits == [18, 36, 40]  # codes are small: as many items between commits as ever
+    # The quantiser at once; then, codes being small, as many items between commits as ever.
+    assert commits == [0, 18, 36, 40]
     (sample,) = seen
     assert len(sample) == 10  # of 12 locations each
     places = [(read.get(read.ids).vector == row).all(dim=1).nonzero().item() for row in sample.vector]
