@@ -68,6 +68,8 @@ def test_what_was_learnt_outlives_an_interruption(tmp_path, index, monkeypatch):
             index()
     learnt = open_index(tmp_path / "index")
     assert len(learnt) == 0
+    with pytest.raises(UsageError, match=f"holds vectors of the model {learnt.fingerprint}, features"):
+        index("model.width=16")
     monkeypatch.setattr(export, "learn", lambda *_: pytest.fail("it has learnt already"))
     built = index()
     assert len(built) == 6

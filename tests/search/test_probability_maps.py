@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zoo
+from zoo.files import BadFile
 from zoo.ops.sketches import combined_query, sketch_query
 from zoo.search import open_index
 from zoo.search.map_codebook import ABSENT, MapCodebook, SketchTables
@@ -56,9 +57,7 @@ def test_distances_are_those_to_what_the_codes_decode_to(what):
     ranking = index.search(Representation(probability_map=maps, class_mask=counts), COUNT)[0]
     wanted = by_the_equations(index, maps, counts)
     torch.testing.assert_close(-ranking.scores.double(), wanted[ranking.ids], atol=1e-4, rtol=1e-6)
-    assert ranking.ids == sorted(range(COUNT), key=lambda i: (round(float(wanted[i]), 4), i)) or (
-        wanted[ranking.ids].diff().min() > -1e-4
-    )
+    assert wanted[ranking.ids].diff().min() > -1e-4
     for row, score in zip(ranking.evidence, ranking.scores, strict=True):
         assert row["classes"].tolist() == counts[0].nonzero().flatten().tolist()
         assert row["class_distances"].sum() == pytest.approx(-float(score), abs=1e-4)
@@ -265,13 +264,9 @@ def test_queries_of_another_size_or_mask_are_told():
 
 def test_codes_of_another_codebook_are_refused(tmp_path):
     index = filled()
+    index.codebook = MapCodebook(index.codebook.centroids[:, :, :4], GRID)
     index.save(tmp_path / "index")
-    (file,) = (tmp_path / "index").glob("*codes.npy")
-    codes = np.load(file)
-    codes[0, 0] = 200
-    with file.open("r+b") as stream:
-        np.save(stream, codes)
-    with pytest.raises(Exception, match="checksum differs"):
+    with pytest.raises(BadFile, match=r"its codes aren't those of MapCodebook\(C=5, K=4"):
         open_index(tmp_path / "index")
 
 

@@ -43,7 +43,7 @@ def gone(built: Index, features: Features, prune: bool) -> list[Any]:
 
 
 def fill(
-    built: Index, features: Features, folder: Path, before: dict[str, Any], block: int, gone: Sequence[Any]
+    built: Index, features: Features, folder: Path, before: dict[str, Any], block: int, lost: Sequence[Any]
 ) -> dict[str, int]:
     """Brings the index up to date and returns how many items were added, replaced, kept and removed.
 
@@ -53,10 +53,11 @@ def fill(
     stamp = _stamp(features.path)
     anew = bool(before) and (before["stamp"] != stamp or before["state"] == "replacing")
     state = {"path": str(features.path.absolute()), "stamp": stamp, "state": "replacing" if anew else "adding"}
-    counts = {"added": 0, "replaced": 0, "kept": 0, **({"removed": len(gone)} if gone else {})}
+    counts = {"added": 0, "replaced": 0, "kept": 0, **({"removed": len(lost)} if lost else {})}
     if built.immediate and not before:  # a killed build must find the collection again
         built.save(folder, {**features.about, "features": state})
     if _train(built, features):
+        built.fingerprint = features.fingerprint  # what it has learnt is of this model, before there is any item
         built.save(folder, {**features.about, "features": state})  # what was learnt is kept, whatever comes
     pending = 0
     for ids in in_blocks(features.ids, min(block, built.largest_block or block), "indexing"):
@@ -75,9 +76,9 @@ def fill(
         if pending >= block and built.ready:
             built.save(folder, {**features.about, "features": state})
             pending = 0
-    if gone:  # last, with the commit that completes the rest
-        built.remove(gone)
-    if gone or counts["added"] or counts["replaced"] or before.get("state") != "complete":
+    if lost:  # last, with the commit that completes the rest
+        built.remove(lost)
+    if lost or counts["added"] or counts["replaced"] or before.get("state") != "complete":
         built.save(folder, {**features.about, "features": {**state, "state": "complete"}})
     return counts
 

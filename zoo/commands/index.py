@@ -115,7 +115,7 @@ def _compare(there: Index, asked: Index, features: Features, folder: Path) -> No
     if old != new:
         was, wanted = differing(old, new)
         raise UsageError(f"out {folder} holds an index with {was}, not {wanted}: {otherwise}")
-    if len(there) and there.fingerprint != features.fingerprint:
+    if (len(there) or there.fingerprint) and there.fingerprint != features.fingerprint:
         raise UsageError(
             f"out {folder} holds vectors of the model {there.fingerprint}, features {features.path} are of "
             f"{features.fingerprint}: {otherwise}"

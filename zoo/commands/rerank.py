@@ -32,7 +32,7 @@ def rerank(cfg: DictConfig) -> None:
 
     stages = _stages(cfg)
     lists = read_hit_lists(cfg.files, cfg.metadata)
-    _tell_unread(stages, lists)
+    _check_metadata(stages, lists)
     start = time.perf_counter()
     order, scores = _reranked(stages, lists)
     queries, hits, dimension = lists.hits.shape
@@ -61,8 +61,12 @@ def _stages(cfg: DictConfig) -> list[Any]:
     return stages
 
 
-def _tell_unread(stages: list[Any], lists: HitLists) -> None:
-    """Says so where columns are given to re-rankers of which none reads any."""
+def _check_metadata(stages: list[Any], lists: HitLists) -> None:
+    """Raises UsageError where a re-ranker reads columns and there are none; says so where none reads those given."""
+    wanted = dict.fromkeys(field for stage in stages for field in getattr(stage, "reads", ()))
+    if wanted and not lists.columns:
+        how = "name a file that has them, metadata=hits.csv or hits.npz"
+        raise UsageError(f"metadata must hold {', '.join(wanted)} of every hit: {how}")
     if lists.columns and all(getattr(stage, "reads", None) == () for stage in stages):
         log.info("metadata counts for nothing: these weights were trained without affinities beside the visual one")
 
@@ -81,9 +85,7 @@ def _reranked(stages: list[Any], lists: HitLists) -> tuple[np.ndarray, np.ndarra
         except UsageError:
             raise
         except ValueError as error:
-            missing = str(error).startswith("metadata must hold") and not lists.columns
-            how = ": name a file that has them, metadata=hits.csv or hits.npz" if missing else ""
-            raise UsageError(f"query {number}: {error}{how}") from error
+            raise UsageError(f"query {number}: {error}") from error
     return order, scores
 
 

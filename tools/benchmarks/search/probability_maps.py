@@ -15,17 +15,18 @@ import sys
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from timing import measured
 
 import zoo
 from zoo.search.map_codebook import STEPS, MapCodebook
@@ -70,18 +71,6 @@ def faiss_index(codebook: MapCodebook, codes: np.ndarray) -> faiss.IndexPQ:
     faiss.copy_array_to_vector(np.ascontiguousarray(codes.T).ravel(), peer.codes)
     peer.is_trained, peer.ntotal = True, codes.shape[1]
     return peer
-
-
-def measured(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Returns median milliseconds of CPU time; each run warms up once."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(repeats + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            if number:
-                taken[name].append(time.process_time() - start)
-    return {name: 1e3 * statistics.median(times) for name, times in taken.items()}
 
 
 def search_rows(repeats: int) -> list[dict[str, object]]:
@@ -165,7 +154,7 @@ def _objective(rows: np.ndarray, centroids: np.ndarray) -> float:
 
 def memory_row() -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
-        said = subprocess.run([sys.executable, __file__, "--write", folder], check=True, capture_output=True, text=True)
+        subprocess.run([sys.executable, __file__, "--write", folder], check=True, capture_output=True, text=True)
         said = subprocess.run([sys.executable, __file__, "--open", folder], check=True, capture_output=True, text=True)
     before, after, ms = map(float, said.stdout.split())
     codes = MILLION * CLASSES / 1e6
@@ -209,8 +198,8 @@ def _peak() -> float:
 def _row(task: str, ours: float, theirs: float, goal: str, note: str) -> dict[str, object]:
     return {
         "task": task,
-        "zoo": f"{ours:,.2f} ms",
-        "faiss": f"{theirs:,.2f} ms",
+        "zoo": f"{1e3 * ours:,.2f} ms",
+        "faiss": f"{1e3 * theirs:,.2f} ms",
         "times": round(theirs / ours, 2),
         "goal": f">= {goal}" if goal else "",
         "note": note,

@@ -157,7 +157,9 @@ class GnnRerank(Reranker):
             self._best = {"score": projection, "weights": weights}
 
     def on_fit_end(self) -> None:
-        """Warns where nothing was gained."""
+        """Warns where nothing was gained, once the whole network was trained."""
+        if self.net.layers and self.trainer.current_epoch <= self._projection_epochs:
+            return
         values = self.trainer.callback_metrics
         reached, before = values.get("val/map@10"), values.get("val/search_map@10")
         if self.trainer.is_global_zero and reached is not None and before is not None and reached <= before:
