@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fork_server import ForkServer
 
 # Before torch is imported anywhere: tests run side by side, and more threads than cores slow all of them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,16 +32,36 @@ def tiny():
     return [*network, *sizes, "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
 
 
-@pytest.fixture
-def command(tmp_path):
-    """Runs a command of the environment in a folder of its own; `code` is the exit code that it must end with."""
+@pytest.fixture(scope="session")
+def command_in(tmp_path_factory):
+    """Runs a command of the environment in a folder; `code` is the exit code that it must end with.
 
-    def run(*words, code=0, cwd=tmp_path, **environment):
-        words = [str(BIN / words[0]), *words[1:]]
+    `fresh` starts the interpreter from nothing; else the heavy libraries are there already (fork_server.py).
+    """
+    server = ForkServer()
+
+    def run(cwd, *words, code=0, fresh=False, **environment):
+        words = [str(BIN / words[0]), *map(str, words[1:])]
         variables = {**os.environ, **{name: str(value) for name, value in environment.items()}}
-        done = subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
+        if fresh or not Path(words[0]).name.startswith("zoo"):
+            done = subprocess.run(
+                words, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False
+            )
+        else:
+            done = server.run(words, cwd, variables, tmp_path_factory.mktemp("output"), timeout=300)
         assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done
+
+    yield run
+    server.close()
+
+
+@pytest.fixture
+def command(tmp_path, command_in):
+    """Runs a command as `command_in` does, in a folder of the test's own unless `cwd` says where."""
+
+    def run(*words, cwd=tmp_path, **options):
+        return command_in(cwd, *words, **options)
 
     return run
 

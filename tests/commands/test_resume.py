@@ -20,18 +20,12 @@ TINY = (
 )  # fmt: skip
 
 
-def train(folder, *overrides, check=True):
-    command = [sys.executable, "-m", "zoo.commands.train", *TINY, f"hydra.run.dir={folder}", *overrides]
-    return subprocess.run(command, capture_output=True, text=True, check=check)
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, command_in):
     root = tmp_path_factory.mktemp("runs")
-    cache = f"data.root={root / 'data'}"
-    train(root / "whole", cache, "trainer.max_epochs=4")
-    train(root / "parts" / "first", cache, "trainer.max_epochs=2")
-    train(root / "parts" / "second", cache, "trainer.max_epochs=4", "ckpt_path=last")
+    for folder, *more in (("whole", 4), ("parts/first", 2), ("parts/second", 4, "ckpt_path=last")):
+        words = [f"hydra.run.dir={folder}", "data.root=data", f"trainer.max_epochs={more[0]}", *more[1:]]
+        command_in(root, "zoo", "train", *TINY, *words)
     return root
 
 
@@ -76,8 +70,7 @@ def test_a_terminated_run_fails_and_keeps_what_it_learnt(tmp_path):
     assert last(tmp_path / "run")["global_step"] > 0
 
 
-def test_nothing_to_resume_is_said(tmp_path):
-    answer = train(tmp_path / "a" / "b", f"data.root={tmp_path}", "ckpt_path=last", check=False)
-    assert answer.returncode == 2
+def test_nothing_to_resume_is_said(command):
+    answer = command("zoo", "train", *TINY, "hydra.run.dir=a/b", "data.root=.", "ckpt_path=last", code=2)
     assert "ckpt_path=last: no checkpoints/last.ckpt" in answer.stderr
     assert "Traceback" not in answer.stderr

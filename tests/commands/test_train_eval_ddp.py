@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import lightning
 import numpy as np
@@ -22,11 +20,6 @@ TINY = (
 )  # fmt: skip
 
 
-def run(verb, folder, *overrides):
-    command = [sys.executable, "-m", f"zoo.commands.{verb}", *TINY, f"hydra.run.dir={folder}", *overrides]
-    subprocess.run(command, capture_output=True, text=True, check=True)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("ddp")
@@ -38,7 +31,13 @@ def common(root):
 
 
 @pytest.fixture(scope="module")
-def trained(root, common):
+def run(command_in, root):
+    """Runs a verb on the tiny model and data."""
+    return lambda verb, folder, *words: command_in(root, "zoo", verb, *TINY, f"hydra.run.dir={folder}", *words)
+
+
+@pytest.fixture(scope="module")
+def trained(root, common, run):
     """A model trained by two processes, of which the second holds one validation image less."""
     run("train", root / "train", common[0], "trainer=ddp_cpu")
     return root / "train"
@@ -63,7 +62,7 @@ def assert_same(one, two):
         assert len(cell["per_query"]) == 21
 
 
-def test_eval_command_on_two_processes_equals_one(root, common, trained):
+def test_eval_command_on_two_processes_equals_one(root, common, trained, run):
     checkpoint = f"ckpt_path={trained / 'checkpoints' / 'best.ckpt'}"
     run("eval", root / "one", *common, checkpoint)
     run("eval", root / "two", *common, checkpoint, "trainer=ddp_cpu")
@@ -105,7 +104,7 @@ def test_metrics_logged_by_training_on_two_processes_equal_one(root, common, tra
         assert column[~np.isnan(column)].tolist() == [pytest.approx(value, abs=1e-5)], name
 
 
-def test_multirun_with_ddp_runs_two_jobs_in_a_row(root, common):
+def test_multirun_with_ddp_runs_two_jobs_in_a_row(root, common, run):
     folder = root / "multirun"
     overrides = (common[0], "trainer=ddp_cpu", "trainer.strategy=ddp", "seed=0,1", f"hydra.sweep.dir={folder}")
     run("train", folder, "--multirun", *overrides)

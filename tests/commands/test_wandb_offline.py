@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -40,17 +38,15 @@ def records(path):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, command_in):
     folder = tmp_path_factory.mktemp("wandb")
-    command = [
-        sys.executable, "-m", "zoo.commands.train", "logger=wandb",
-        "logger.wandb.offline=true", f"hydra.run.dir={folder}",
-        f"data.root={folder / 'data'}", "data.train_size=32", "data.val_size=12", "data.test_size=4",
-        "data.gallery_size=4",
+    words = [
+        "logger=wandb", "logger.wandb.offline=true", f"hydra.run.dir={folder}", f"data.root={folder / 'data'}",
+        "data.train_size=32", "data.val_size=12", "data.test_size=4", "data.gallery_size=4",
         "model.g=[16,16]", "model.h=[16]", "model.f=[16,16]", "model.question_layer=2", "trainer.max_epochs=2",
         "trainer.enable_progress_bar=false",
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
+    command_in(folder, "zoo", "train", *words)
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
     return file.parent, list(records(file))
 

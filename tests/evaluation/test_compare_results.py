@@ -53,6 +53,21 @@ def test_names_are_given_or_told_apart_by_folders(tmp_path):
     assert [run.name for run in read_runs(words)] == ["toy (x/two/run)", "toy (y/two/run)", "mine"]
 
 
+def test_a_multirun_is_all_of_its_runs_named_by_what_was_swept(tmp_path):
+    for number in (0, 1, 2, 10):
+        overrides = {"overrides": ["data=toy", f"reranker.aqe.k={number}"]}
+        write_run(tmp_path / "many" / str(number), METRICS, **overrides)
+    runs = read_runs([str(tmp_path / "many")])
+    assert [run.name for run in runs] == [f"toy_run (reranker.aqe.k={number})" for number in (0, 1, 2, 10)]
+    with pytest.raises(RunError, match="holds 4 runs, which can't all be called 'mine'"):
+        read_runs([f"mine={tmp_path / 'many'}"])
+
+
+def test_runs_with_the_same_overrides_are_told_apart_by_folders(tmp_path):
+    words = [str(write_run(tmp_path / name, METRICS, overrides=[f"seed={name == 'c'}"])) for name in "abc"]
+    assert [run.name for run in read_runs(words)] == ["toy_run (a)", "toy_run (b)", "toy_run (seed=True)"]
+
+
 def test_a_path_with_an_equals_sign_is_a_path(tmp_path, monkeypatch):
     write_run(tmp_path / "model.aggregation=avg", METRICS)
     monkeypatch.chdir(tmp_path)

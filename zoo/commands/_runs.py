@@ -13,7 +13,7 @@ from zoo.registry import suggest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RUN = "folder of a run, or its results.json; NAME is what to call it"
+RUN = "folder of a run or a multirun, or a results.json; NAME is what to call it"
 
 
 class Parser(argparse.ArgumentParser):

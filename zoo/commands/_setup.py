@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -116,8 +117,6 @@ def unfitted(name: str) -> str:
 
 def _weights_file(cfg: DictConfig) -> Path:
     """Returns the file of `weights`; raises UsageError, with how the experiment makes it, if there is none."""
-    from hydra.core.hydra_config import HydraConfig
-
     path = checkpoints.weights_file(cfg.model.name, cfg.weights)
     experiment = HydraConfig.get().runtime.choices.get("experiment")
     if not path.is_file() and experiment:
@@ -129,8 +128,6 @@ def _weights_file(cfg: DictConfig) -> Path:
 
 def _typed_parameters() -> dict[str, Any]:
     """Returns the `model.x=y` of the command line, which change what a checkpoint's own parameters say."""
-    from hydra.core.hydra_config import HydraConfig
-
     typed = [line for line in HydraConfig.get().overrides.task if line.startswith("model.")]
     return OmegaConf.to_container(OmegaConf.from_dotlist(typed)).get("model", {})
 
@@ -251,8 +248,9 @@ def _described(model: Any) -> dict[str, Any]:
 
 
 def about_protocol(cfg: DictConfig) -> dict[str, Any]:
-    """Returns what results.json says of data, benchmark, plugins and the folder."""
+    """Returns what results.json says of data, benchmark, plugins, overrides and the folder."""
     return {
+        "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
         "data": OmegaConf.to_container(cfg.data, resolve=True) if cfg.get("data") else None,
         "benchmark": OmegaConf.to_container(cfg.benchmark, resolve=True),
         "plugins": registry.plugin_versions(),

@@ -22,6 +22,7 @@ gallery, ground truth, metric settings) are refused."""
 _EXAMPLES = """\
 examples:
   zoo compare outputs/two_stage_rn/max outputs/two_stage_rn/avg
+  zoo compare outputs/multirun/alpha                   all runs of a multirun
   zoo compare max=outputs/a avg=outputs/b              names for the table
   zoo compare RUN RUN --metric map mp@5                some metrics only (after the runs)
   zoo compare RUN RUN --format latex > table.tex       with \\usepackage{booktabs}

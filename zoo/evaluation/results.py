@@ -61,9 +61,10 @@ class Run:
 def read_runs(words: Sequence[str]) -> list[Run]:
     """Reads `[NAME=]RUN` words, gives every run a name of its own, and checks that all share one protocol.
 
-    A name that isn't given is the run's own; equal ones are told apart by their folders. Raises RunError.
+    RUN is a run's folder, or that of a multirun for all of its runs. A name that isn't given is the run's own; equal
+    ones are told apart by what was overridden, else by their folders. Raises RunError.
     """
-    parsed = [_parse(word) for word in words]
+    parsed = [(name, run) for name, path in map(_parse, words) for run in _runs_of(path, name)]
     runs = [read_run(path, name) for name, path in parsed]
     folders = [run.folder for run in runs]
     for folder in folders:
@@ -83,6 +84,16 @@ def _parse(word: str) -> tuple[str | None, Path]:
     if not name or not path:
         raise RunError(f"a run is given as RUN or NAME=RUN, got '{word}'")
     return name, Path(path)
+
+
+def _runs_of(path: Path, name: str | None) -> list[Path]:
+    """Returns the path of a run, or the folders of a multirun's, by their numbers."""
+    if not path.is_dir() or (path / "results.json").exists():
+        return [path]
+    jobs = sorted((file.parent for file in path.glob("*/results.json")), key=lambda job: (len(job.name), job.name))
+    if jobs and name is not None:
+        raise RunError(f"{path} holds {len(jobs)} runs, which can't all be called '{name}'; give {path} alone")
+    return jobs or [path]
 
 
 def read_run(path: Path, name: str | None = None) -> Run:
@@ -170,16 +181,24 @@ def _reason(error: Exception) -> str:
 
 
 def _distinct(runs: Sequence[Run], given: Sequence[bool]) -> list[Run]:
-    """Adds to equal names that nobody gave the shortest end of their folder that tells them apart."""
+    """Adds to equal names that nobody gave what tells the runs apart: their overrides, else the end of the folder."""
     named = []
     for run, own_choice in zip(runs, given, strict=True):
         alike = [other for other in runs if other.name == run.name and other.folder != run.folder]
-        named.append(run if own_choice or not alike else replace(run, name=f"{run.name} ({_ending(run, alike)})"))
+        named.append(run if own_choice or not alike else replace(run, name=f"{run.name} ({_own_overrides(run, alike) or _ending(run, alike)})"))
     names = [run.name for run in named]
     for name in names:
         if names.count(name) > 1:
             raise RunError(f"two runs are called '{name}'; give each its own name as NAME=RUN")
     return named
+
+
+def _own_overrides(run: Run, others: Sequence[Run]) -> str:
+    """Returns the overrides that not all runs share; nothing where another run has just the same."""
+    every = [dict.fromkeys(map(str, each.about.get("overrides") or ())) for each in (run, *others)]
+    shared = set.intersection(*map(set, every))
+    own, *rest = [" ".join(word for word in words if word not in shared) for words in every]
+    return "" if own in rest else own
 
 
 def _ending(run: Run, others: Sequence[Run]) -> str:
