@@ -33,7 +33,8 @@ def choices(command):
         next(iter(entry))
         for entry in yaml.safe_load((config.conf_dir() / f"{command}.yaml").read_text())["defaults"][1:]
     ]
-    fitting = {name for name in options("experiment") if command == "eval" or _commands(name) & {"zoo train"}}
+    also = {"zoo eval"} if command == "eval" else set()
+    fitting = {name for name in options("experiment") if _commands(name) & {"zoo train", *also}}
     return [
         (command, f"{group}={name}")
         for group in groups
@@ -167,7 +168,7 @@ def test_an_experiment_begins_with_the_command_that_runs_it(name):
     lines = (config.conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
     comments = [line for line in lines if line.startswith("# ") and not line.startswith("# @package")]
     assert "# @package _global_" in lines
-    assert re.match(rf"# (python tools/\S+( [^&]+)? && )?zoo (train|eval) .*\bexperiment={name}\b", comments[0])
+    assert re.match(rf"# (python tools/\S+( [^&]+)? && )?zoo (train|eval|serve) .*\bexperiment={name}\b", comments[0])
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     words = [word for word in shlex.split(comments[0][2:]) if "=" in word and not re.search("[…<>]", word)]

@@ -35,7 +35,7 @@ ARROWS = {
     "evaluation": ("metrics", "truth", "search", "types"),
     "checkpoints": ("registry", "config", "module", "types", "files"),
     "training": ("registry",),
-    "serve": ("search", "config", "registry"),
+    "serve": ("search", "config", "registry", "checkpoints", "classes", "data", "files", "ops", "types"),
     "commands": ("config", "registry", "evaluation", "truth", "search", "serve", "checkpoints", "training"),
     "testing": ("affinities", "checkpoints", "config", "registry", "module", "search", "types"),
     "__init__": ("registry", "config", "checkpoints"),

@@ -27,7 +27,7 @@ from zoo.evaluation.record import environment
 from zoo.evaluation.tables import Table, mean_and_interval
 
 PARTS = ("main", "losses", "projection", "input", "affinities", "curves", "corridor")
-HITS, ANCHORS, LAYERS = (31, 63, 127, 255, 383), (7, 15, 31, 63, 127), (1, 2, 3)
+HITS, ANCHORS, LAYERS = (31, 127, 255, 383), (7, 31, 63, 127), (1, 2, 3)
 SHORT = {"heading": ["heading"], "heading and field of view": ["heading", "field_of_view"]}
 
 Rows = dict[str, np.ndarray]  # name → (queries, metrics)

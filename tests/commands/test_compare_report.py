@@ -156,6 +156,13 @@ def test_one_missing_picture_is_no_reason_to_give_up(zoo, pictures):
     assert "1 of 9 pictures can&#39;t be read" in page
 
 
+def test_data_without_a_single_picture_is_told_as_such(zoo, pictures):
+    for file in (pictures / "elsewhere/images").iterdir():
+        file.write_bytes(b"no picture")
+    assert "zoo: No pictures: none of the 9 is there, such as " in zoo("report", "a").stderr
+    assert 'src="data:image' not in (pictures / "report.html").read_text()
+
+
 def test_moved_images_leave_a_page_that_says_why(zoo, pictures):
     (pictures / "elsewhere").rename(pictures / "moved")
     done = zoo("report", "a", "b")

@@ -40,8 +40,8 @@ def test_photos_are_coded_and_found_without_features(tmp_path, index, caplog):
     run("search", tmp_path, f"query={root / 'b/1.png'}", f"index_path={tmp_path / 'index'}", "k=2")
     hits = json.loads((tmp_path / "run/results.json").read_text())["queries"][0]["hits"]
     assert hits[0]["id"] == "b/1"
-    assert hits[0]["evidence"]["classes"] == [0, 1, 2]
-    assert sum(hits[1]["evidence"]["class_distances"]) == pytest.approx(-hits[1]["score"], rel=1e-4)
+    assert list(hits[0]["evidence"]["class_distances"]) == ["sky", "ground", "thing"]
+    assert sum(hits[1]["evidence"]["class_distances"].values()) == pytest.approx(-hits[1]["score"], rel=1e-4)
 
 
 def test_what_has_changed_is_coded_again(tmp_path, index, capsys):

@@ -80,9 +80,9 @@ def test_letters_outside_ascii_are_drawn_where_the_system_has_a_font():
 
 def test_without_such_a_font_a_sheet_is_drawn_in_pillows_own(monkeypatch):
     monkeypatch.setattr(pictures, "FONTS", ("no such font.ttf",))
-    pictures._font.cache_clear()
+    pictures.font.cache_clear()
     try:
         assert not np.array_equal(titled("a"), titled("b"))
         assert np.array_equal(titled("é"), titled("я"))
     finally:
-        pictures._font.cache_clear()
+        pictures.font.cache_clear()

@@ -21,6 +21,7 @@ VERBS = {
     "embed": "write what a model knows of a folder of images",
     "index": "make features searchable",
     "search": "find the images of an index that are nearest to a picture",
+    "serve": "search an index from a web page, by drawing, photo or text, and over HTTP",
     "rerank": "put hits from any vector database into a better order",
     "score": "judge a file of ranked lists or scores by a benchmark",
     "compare": "put runs of one protocol into a table, with p-values",

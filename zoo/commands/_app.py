@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None = None) -> None:
+def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None = None, text: str | None = None) -> None:
     """Composes `conf/<config_name>.yaml` with the command line and calls `task` on it (once per job of a multirun).
 
-    `files` is the key that plain arguments before the overrides are the value of, None where there can't be any.
+    `files` is the key that plain arguments before the overrides are the value of, None where there can't be any; `text`
+    the key whose value is free text, which may hold what Hydra's grammar refuses.
     An unknown name, key or an ill-formed override prints the nearest name and exits with 2, as does a UsageError raised
     by the task. Any other error inside the task keeps its whole traceback.
     """
@@ -36,7 +37,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None =
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logging.raiseExceptions = False  # a log line that nobody reads any more isn't worth a traceback each
     config.register_plugin_configs()
-    sys.argv[1:] = _flags_first(_files_as_override(sys.argv[1:], files))
+    sys.argv[1:] = _flags_first(_text_quoted(_files_as_override(sys.argv[1:], files), text))
     started = []
 
     def job(cfg: DictConfig) -> Any:
@@ -103,6 +104,18 @@ def quoted(text: str) -> str:
     # A backslash counts only before a quote; OmegaConf would replace what looks like an interpolation.
     text = re.sub(r"(\\*)(\"|$)", r"\1\1\2", text.replace("${", "\\${"))
     return '"' + text.replace('"', '\\"') + '"'
+
+
+def _text_quoted(arguments: list[str], key: str | None) -> list[str]:
+    """Quotes the value of `key`, unless it is quoted, stands for none, or lists what a multirun goes through."""
+    if key is None or {"-m", "--multirun"} & set(arguments):
+        return arguments
+    start = f"{key}="
+    values = {argument: argument[len(start) :] for argument in arguments if argument.startswith(start)}
+    free = {
+        argument: value for argument, value in values.items() if value != "null" and value[:1] not in ("", '"', "'")
+    }
+    return [f"{start}{quoted(free[argument])}" if argument in free else argument for argument in arguments]
 
 
 def _flags_first(arguments: list[str]) -> list[str]:

@@ -41,7 +41,9 @@ def show(queries: Queries, rankings: Sequence[Ranking], index: Index, folder: Pa
             "path": _text(query.path),
             "id": query.id,
             "box": query.box,
-            "hits": _hits(index, ranking),
+            "drawing": _text(query.drawing and query.drawing.path),
+            "text": about.get("text"),
+            "hits": _hits(index, ranking, queries.classes),
         }
         for query, ranking in zip(queries.each, rankings, strict=True)
     ]
@@ -54,15 +56,24 @@ def show(queries: Queries, rankings: Sequence[Ranking], index: Index, folder: Pa
     log.info("written: %s", folder)
 
 
-def _hits(index: Index, ranking: Ranking) -> list[dict[str, Any]]:
+def _hits(index: Index, ranking: Ranking, classes: Sequence[str] | None) -> list[dict[str, Any]]:
     ids = list(ranking.ids)
     evidence = ranking.evidence or [None] * len(ids)
     rows = zip(ids, ranking.scores.tolist(), evidence, index.payloads(ids) if ids else [], strict=True)
     hits = []
     for rank, (id_, score, seen, payload) in enumerate(rows, start=1):
         hit = {"rank": rank, "id": id_, "score": score, "path": payload.get("path"), "label": payload.get("label")}
-        hits.append({**hit, "evidence": _plain(seen) if seen else None})
+        hits.append({**hit, "evidence": _by_class(_plain(seen), classes) if seen else None})
     return hits
+
+
+def _by_class(seen: dict[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
+    """Returns evidence with the names of classes, where these are known, before what each adds to the distance."""
+    if classes is None or "class_distances" not in seen:
+        return seen
+    shares = zip(seen["classes"], seen["class_distances"], strict=True)
+    rest = {key: value for key, value in seen.items() if key != "classes"}
+    return {**rest, "class_distances": {classes[number]: share for number, share in shares}}
 
 
 def _plain(value: Any) -> Any:
@@ -96,6 +107,8 @@ def evidence_words(evidence: Mapping[str, Any] | None) -> str:
     if evidence.get("region") is not None:
         asked = evidence.get("query_region")
         words.append(f"region {evidence['region']}" + ("" if asked is None else f" (query's {asked})"))
+    if "words" in evidence:
+        words.append(f"{evidence['words']} word{'' if evidence['words'] == 1 else 's'}")
     return ", ".join(words)
 
 
@@ -105,7 +118,7 @@ def _print(one: Mapping[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:  # a file or another program, which has lines as long as need be
         console.width = 1 << 16
-    name = one_line(one["query"])
+    name = _title(one)
     console.print(_table(one, console) if one["hits"] else f"{name}: nothing found", markup=False, highlight=False)
 
 
@@ -132,13 +145,22 @@ def _table_of(one: Mapping[str, Any], longest: int) -> Table:
     ]
     always, known = ["rank", "id", "score"], ("label", "why", "path")
     columns = always + [key for key in known if any(row[key] for row in rows)]
-    box = "" if one["box"] is None else f" {one['box']}"
-    table = Table(title=Text(f"{one_line(one['query'])}{box}"), title_justify="left")
+    table = Table(title=Text(_title(one)), title_justify="left")
     for key in columns:
         table.add_column(key, no_wrap=key != "id", overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if row[key] is None else one_line(str(row[key]))) for key in columns))
     return table
+
+
+def _title(one: Mapping[str, Any]) -> str:
+    """Returns what was asked for, in one line."""
+    parts = [one["query"] if one["box"] is None else f"{one['query']} {one['box']}"]
+    if one.get("drawing") is not None and Path(one["drawing"]).name != one["query"]:
+        parts.append(Path(one["drawing"]).name)
+    if one.get("text") is not None and str(one["text"]) != one["query"]:
+        parts.append(f"“{one['text']}”")
+    return one_line(" + ".join(parts))
 
 
 def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: Index) -> Image.Image | None:
@@ -155,8 +177,8 @@ def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: 
         hits = one["hits"][:TILES]
         tiles = [pictures.tile(hit["path"], _caption(hit), _outlines(hit["evidence"])) for hit in hits]
         for start in range(0, max(1, len(tiles)), COLUMNS):
-            first = pictures.tile(_text(query.path), "query", _query_outlines(query, one["hits"]))
-            name = one_line(query.name)
+            first = pictures.query(query, _query_outlines(query, one["hits"]))
+            name = _title(one)
             title = name if not start else f"{name}, from rank {start + 1}"
             rows.append(SheetRow(title, [first, *tiles[start : start + COLUMNS]]))
     return contact_sheet(rows, SIDE)
@@ -225,6 +247,21 @@ class Pictures:
             return Tile(np.full((90, 120, 3), 200, np.uint8), f"{caption}\n(no picture)")
         drawn = [Outline([(x * scale, y * scale) for x, y in each.corners], each.colour) for each in outlines]
         return Tile(picture, caption, outlines=drawn)
+
+    def query(self, query: Query, outlines: list[Any]) -> Any:
+        """Returns the tile of a query, what is drawn over it in the classes' colours."""
+        from zoo.evaluation.pictures import Tile
+
+        if query.drawing is None:
+            return self.tile(_text(query.path), "query", outlines)
+        try:
+            below, scale = self.picture(_text(query.path))
+        except (OSError, ValueError):
+            return Tile(query.drawing.picture(None), "query")
+        if query.box is not None:
+            left, top, right, bottom = (round(edge * scale) for edge in query.box)
+            below = below[max(top, 0) : max(bottom, top + 1), max(left, 0) : max(right, left + 1)]
+        return Tile(query.drawing.picture(below), "query")
 
     def picture(self, path: str | None) -> tuple[np.ndarray, float]:
         """Returns a picture (H, W, 3) uint8, small, and how many of its px are one of the original's.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.commands._searching import in_blocks
 from zoo.registry import UsageError
+from zoo.search.captions import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,9 +44,17 @@ def gone(built: Index, features: Features, prune: bool) -> list[Any]:
 
 
 def fill(
-    built: Index, features: Features, folder: Path, before: dict[str, Any], block: int, lost: Sequence[Any]
+    built: Index,
+    features: Features,
+    folder: Path,
+    before: dict[str, Any],
+    block: int,
+    lost: Sequence[Any],
+    captions: str | None,
 ) -> dict[str, int]:
     """Brings the index up to date and returns how many items were added, replaced, kept and removed.
+
+    `captions`, the file of which images have theirs, is only noted for the next run; images keep what they have.
 
     Payloads of zoo embed tell which images have changed. Other files say nothing of single items: once such a file
     was written anew, all items that it shares with the index are replaced.
@@ -53,12 +62,13 @@ def fill(
     stamp = _stamp(features.path)
     anew = bool(before) and (before["stamp"] != stamp or before["state"] == "replacing")
     state = {"path": str(features.path.absolute()), "stamp": stamp, "state": "replacing" if anew else "adding"}
+    about = {**features.about, **({} if captions is None else {KEY: captions})}
     counts = {"added": 0, "replaced": 0, "kept": 0, **({"removed": len(lost)} if lost else {})}
     if built.immediate and not before:  # a killed build must find the collection again
-        built.save(folder, {**features.about, "features": state})
+        built.save(folder, {**about, "features": state})
     if _train(built, features):
         built.fingerprint = features.fingerprint  # what it has learnt is of this model, before there is any item
-        built.save(folder, {**features.about, "features": state})  # what was learnt is kept, whatever comes
+        built.save(folder, {**about, "features": state})  # what was learnt is kept, whatever comes
     pending = 0
     for ids in in_blocks(features.ids, min(block, built.largest_block or block), "indexing"):
         held = built.known(ids)
@@ -69,17 +79,17 @@ def fill(
         for what, (todo, change) in changes.items():
             done, items, payloads = features.described(todo) if todo else ([], None, [])
             if done:
-                change(done, items, payloads)
+                change(done, items, payloads if what == "added" else _captioned(payloads, built.payloads(done)))
             counts[what] += len(done)
         counts["kept"] += len(held) - len(replaced)
         pending += len(added) + len(replaced)
         if pending >= block and built.ready:
-            built.save(folder, {**features.about, "features": state})
+            built.save(folder, {**about, "features": state})
             pending = 0
     if lost:  # last, with the commit that completes the rest
         built.remove(lost)
     if lost or counts["added"] or counts["replaced"] or before.get("state") != "complete":
-        built.save(folder, {**features.about, "features": {**state, "state": "complete"}})
+        built.save(folder, {**about, "features": {**state, "state": "complete"}})
     return counts
 
 
@@ -119,7 +129,19 @@ def _stamp(path: Path) -> str | None:
 
 def _changed(built: Index, features: Features, ids: list[Any]) -> list[Any]:
     pairs = zip(ids, built.payloads(ids), features.payloads(ids), strict=True)
-    return [id_ for id_, old, new in pairs if not features.same(old, new)]
+    return [id_ for id_, old, new in pairs if not features.same(_without_captions(old), new)]
+
+
+def _without_captions(payload: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key != KEY}
+
+
+def _captioned(payloads: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns payloads with the captions that those before had."""
+    return [
+        {**new, **{key: value for key, value in old.items() if key == KEY}}
+        for new, old in zip(payloads, before, strict=True)
+    ]
 
 
 def keep_model(features: Features, folder: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from zoo.commands._drawings import Drawing
     from zoo.search.features import Features
     from zoo.search.index import Index
     from zoo.types import Representation
@@ -28,27 +29,35 @@ _MANY = 4  # queries from which a bar shows how far they are
 
 @dataclass(frozen=True)
 class Query:
-    """A picture file, cut to `box` (x0, y0, x1, y1 px) where there is one, or the index' own item `id`."""
+    """A picture file, cut to `box` (x0, y0, x1, y1 px) where there is one, or the index' own item `id`, or neither.
+
+    `drawing` lies over it, or stands alone.
+    """
 
     name: str
     path: Path | None
     box: list[float] | None = None
     id: str | int | None = None
+    drawing: Drawing | None = None
 
 
 @dataclass(frozen=True)
 class Queries:
     """The queries (Q), their representation, that by the model of the further features, and the ids they leave out.
 
-    `metadata` holds width and height in px of each, where known; `models` are those that described them, if any did.
+    `metadata` holds width and height in px of each, where known; `models` are those that described them, if any did;
+    `words` are those that all of them look for, `items` then may be None: nothing but the words is asked for; `classes`
+    are the names of those that a probability map tells apart.
     """
 
     each: Sequence[Query]
-    items: Representation
+    items: Representation | None
     extra: Representation | None
     exclude: list[str | int | None]
     metadata: list[dict[str, Any]]
     models: Sequence[Any] = ()
+    words: list[str] | None = None
+    classes: Sequence[str] | None = None
 
     def __len__(self) -> int:
         """Returns Q."""
@@ -170,8 +179,6 @@ def _stored(cfg: DictConfig, index: Index, extra: Features | None) -> Queries:
 
     from zoo.commands._setup import usage_errors
 
-    if cfg.box is not None:
-        raise UsageError("box is for a picture; what the index holds of query_id is of the whole image")
     asked = list(cfg.query_id) if isinstance(cfg.query_id, ListConfig) else [cfg.query_id]
     if not asked:
         raise UsageError("query_id must name at least one id, got an empty list")

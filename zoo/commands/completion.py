@@ -6,7 +6,7 @@ import argparse
 
 from zoo.commands import VERBS, until_reader_leaves
 
-HYDRA_VERBS = ("train", "eval", "embed", "index", "search", "rerank", "score")
+HYDRA_VERBS = ("train", "eval", "embed", "index", "search", "serve", "rerank", "score")
 
 _BASH = """\
 _zoo_complete() {{

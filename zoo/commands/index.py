@@ -30,8 +30,9 @@ def main() -> None:
 
 def index(cfg: DictConfig) -> None:
     """Adds what the index lacks, replaces what has changed, commits block by block, and says what there is now."""
-    from zoo.commands import _indexing
+    from zoo.commands import _captioning, _indexing
     from zoo.commands._setup import usage_errors
+    from zoo.search.caption_files import read_captions
 
     check_count("block", cfg.block)
     check_switch("prune", cfg.prune)
@@ -40,10 +41,15 @@ def index(cfg: DictConfig) -> None:
     features = _described(cfg) if live else _opened_features(cfg)
     folder = _folder(cfg, features)
     built, before = _opened(cfg, folder, features)
+    file = _captioning.captions_file(cfg.captions, built)
+    captions = None if file is None else read_captions(file)
+    noted = file or dict(built.about).get("captions")
     gone = _indexing.gone(built, features, cfg.prune)
     block = min(cfg.block, _LIVE) if live else cfg.block
     with usage_errors():
-        counts = _indexing.fill(built, features, folder, before, block, gone if cfg.prune else ())
+        counts = _indexing.fill(built, features, folder, before, block, gone if cfg.prune else (), noted)
+        if captions is not None and (_captioning.attach(built, captions, file) or built.about.get("captions") != file):
+            built.save(folder, {**built.about, "captions": file})
     _indexing.keep_model(features, folder)
     _print(built, folder, counts, time.perf_counter() - start)
 

@@ -145,6 +145,8 @@ def _read(wanted: Sequence[PictureKey], data: Any) -> tuple[dict[PictureKey, str
             problems.append(_one_line(error))
     if not problems:
         return found, ""
+    if not found:  # data such as a tree of tables and descriptors
+        return found, f"No pictures: none of the {len(wanted):,} is there, such as {problems[0]}."
     return found, f"{len(problems):,} of {len(wanted):,} pictures can't be read ({problems[0]})."
 
 

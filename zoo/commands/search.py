@@ -1,4 +1,4 @@
-"""`zoo search`: find the images of an index that are nearest to a picture."""
+"""`zoo search`: find the images of an index that are nearest to a picture or a drawing, or whose captions fit."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Runs the command."""
-    _app.run("search", search, files="query")
+    _app.run("search", search, files="query", text="text")
 
 
 def search(cfg: DictConfig) -> None:
     """Describes the queries as the index was described, searches, re-ranks, and shows what was found."""
-    from zoo.commands import _explaining, _found, _queries, _setup
+    from zoo.commands import _asking, _explaining, _found, _queries, _setup
     from zoo.search.features import open_features
     from zoo.search.index import open_index
 
     _check(cfg)
+    _asking.check(cfg)
     rerankers = [_setup.build(node) for node in cfg.reranker.values() if node]
     how = "zoo index makes one of what zoo embed wrote"
     folder = Path(cfg.index_path or newest(cfg.paths.output_dir, "indexes", "index_path", how)).expanduser()
@@ -33,7 +34,7 @@ def search(cfg: DictConfig) -> None:
     extra = open_features(cfg.features) if cfg.features else None
     _check_stages(rerankers, index, extra, cfg)
     explained = _explaining.explaining(rerankers) if cfg.explain else None
-    queries = _queries.read_queries(cfg, index, folder, extra)
+    queries = _asking.read(cfg, index, folder, extra)
     _queries.hand_over_models(queries, rerankers, folder, extra)
     if rerankers:
         _queries.tell_of_themselves(queries, index)
@@ -56,8 +57,6 @@ def _check(cfg: DictConfig) -> None:
     check_switch("explain", cfg.explain)
     if cfg.shortlist is not None:
         check_count("shortlist", cfg.shortlist)
-    if (cfg.query is None) == (cfg.query_id is None):
-        raise UsageError("name either a picture, zoo search photo.jpg …, or query_id=…; see zoo search --help")
 
 
 def _check_stages(rerankers: list[Any], index: Any, extra: Any, cfg: DictConfig) -> None:
@@ -93,9 +92,12 @@ def _rankings(cfg: DictConfig, index: Any, rerankers: list[Any], queries: Any, e
     if not (cfg.where is None or OmegaConf.is_dict(cfg.where)):
         raise UsageError(f"where must be a mapping such as '{{label: cat}}', got {cfg.where}")
     where = None if cfg.where is None else OmegaConf.to_container(cfg.where)
+    words = None if queries.words is None else [queries.words] * len(queries)
     with usage_errors():
+        if queries.items is None:
+            return index.search(None, cfg.k, where, words)
         return Pipeline(index, rerankers, cfg.shortlist).search(
-            queries.items, cfg.k, where, queries.exclude, queries.metadata, extra, queries.extra
+            queries.items, cfg.k, where, queries.exclude, queries.metadata, extra, queries.extra, words
         )
 
 
@@ -104,8 +106,9 @@ def _about(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     from zoo.evaluation.record import environment
 
-    asked = {key: OmegaConf.to_container(cfg)[key] for key in ("k", "where", "shortlist", "features", "reranker")}
-    return {"index": str(folder.resolve()), **asked, **environment()}
+    keys = "k", "text", "drawing", "where", "shortlist", "features", "reranker"
+    whole = OmegaConf.to_container(cfg)
+    return {"index": str(folder.resolve()), **{key: whole[key] for key in keys}, **environment()}
 
 
 if __name__ == "__main__":

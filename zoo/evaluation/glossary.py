@@ -16,6 +16,7 @@ _WORDS = (
     (r"ndcg@(\d+)", "normalised discounted cumulative gain of the first {0}"),
     (r"ndcg_exp", "normalised discounted cumulative gain with gains 2^g - 1"),
     (r"ndcg_exp@(\d+)", "normalised discounted cumulative gain of the first {0} with gains 2^g - 1"),
+    (r"gain@(\d+)", "mean gain of the first {0}, as the ground truth states gains"),
     (r"miou", "intersection over union of predicted and true pixels, mean over classes"),
     (r"class_accuracy", "share of a class's pixels that are found, mean over classes"),
     (r"spearman", "Spearman's rank correlation with the ground truth"),

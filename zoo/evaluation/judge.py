@@ -94,12 +94,15 @@ class RelevanceJudge:
 
 
 class GradedJudge:
-    """Graded relevance: a gain per item, 0 where none is stated; any gain above 0 counts as relevant."""
+    """Graded relevance: a gain per item, 0 where none is stated; any gain above 0 counts as relevant.
+
+    With `listed_only` each query ranks the items that are stated for it, gain 0 among them; others are left out.
+    """
 
     graded = True
 
-    def __init__(self, packed: PackedGains, own: Tensor) -> None:
-        self.packed, self.own = packed, own
+    def __init__(self, packed: PackedGains, own: Tensor, listed_only: bool = False) -> None:
+        self.packed, self.own, self.listed_only = packed, own, listed_only
         self.settings = {"": Setting(("gain",))}
         self._ideal = packed.ideal(max(1, packed.longest))
 
@@ -109,7 +112,10 @@ class GradedJudge:
         n_relevant = ideal = None
         if lists.items is not None:
             n_relevant, ideal = self.total(setting, lists.rows), self._ideal[lists.rows]
-        return Judgement(gains > 0, _left_out(lists, self.own), gains, n_relevant, ideal)
+        ignore = _left_out(lists, self.own)
+        if self.listed_only:
+            ignore = ignore | ~self.packed.listed(lists.rows, lists.items)
+        return Judgement(gains > 0, ignore, gains, n_relevant, ideal)
 
     def total(self, setting: str, rows: Tensor) -> Tensor:
         """See `Judge`."""

@@ -144,13 +144,18 @@ def with_progress(parts: Iterable[Lists], queries: int, title: str) -> Iterator[
 
 
 def top(part: Lists, benchmark: RankedBenchmark, kept: int) -> Iterator[RankedQuery]:
-    """Yields the first `kept` items of each list, junk among them, the query's own image and padding left out."""
+    """Yields the first `kept` items of each list, junk among them, the query's own image and padding left out.
+
+    So is whatever a query doesn't rank.
+    """
     judge, setting = benchmark.judge, benchmark.shown_setting
     judgement = judge.judge(setting, part)
     scores = part.scores.double().cpu()
     items = torch.arange(scores.shape[1]).expand_as(scores) if part.items is None else part.items
     own = judge.own[part.rows][:, None]
     left_out = (items < 0) | (items == own)
+    if getattr(judge, "listed_only", False):  # the rest of the gallery isn't ranked at all
+        left_out |= judgement.ignore
     order = _best(scores.masked_fill(left_out, -torch.inf), kept + int(left_out.sum(1).max()))
     totals = judge.total(setting, part.rows).tolist()
     for line, query in enumerate(part.rows.tolist()):

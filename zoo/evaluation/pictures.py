@@ -67,7 +67,7 @@ def contact_sheet(rows: Sequence[SheetRow], side: int = TILE) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         top = GAP + number * step
-        pen.text((GAP, top), row.title, fill=INK, font=_font(TITLE_FONT))
+        pen.text((GAP, top), row.title, fill=INK, font=font(TITLE_FONT))
         for column, tile in enumerate(row.tiles):
             _draw(sheet, pen, (GAP + column * (side + GAP), top + TITLE), tile, side)
     return sheet
@@ -85,11 +85,11 @@ def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], til
     around = (left - edge, top - edge, left + image.width + edge - 1, top + image.height + edge - 1)
     pen.rectangle(around, outline=tile.frame or LINE, width=edge)
     below = (at[0] + side // 2, at[1] + side + FRAME)
-    pen.text(below, tile.caption, fill=INK, anchor="ma", align="center", font=_font(CAPTION_FONT))
+    pen.text(below, tile.caption, fill=INK, anchor="ma", align="center", font=font(CAPTION_FONT))
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """Returns a font of the system with letters of many languages, else Pillow's own, which knows ASCII only."""
     for name in FONTS:
         try:
@@ -114,7 +114,7 @@ def _held(value: float, size: int) -> float:
 
 def legend(names: Sequence[str], colours: Sequence[tuple[int, int, int]], width: int) -> Image.Image:
     """Returns a strip of so many px with a swatch and the name of every class, in as many lines as they need."""
-    letters = _font(CAPTION_FONT)
+    letters = font(CAPTION_FONT)
     places, x, y = [], GAP, 0
     for name in names:
         needed = SWATCH + 6 + round(letters.getlength(name)) + GAP

@@ -150,10 +150,7 @@ class RankedBenchmark(Benchmark):
 
     def score(self, collected: Mapping[str, Collected], data: Any, shown: str, shard: Shard) -> Report:
         """Returns the report; collective. Raises ValueError if descriptors are missing."""
-        for role, names in (("gallery", self.gallery_ids), ("query", self.query_ids)):
-            missing = len(names) - len(collected[role].index)
-            if missing:
-                raise ValueError(f"every {role} image must be embedded, {missing} are missing (limit_test_batches?)")
+        self.check_all_embedded(collected)
         rows = [
             Row(
                 label,
@@ -191,6 +188,13 @@ class RankedBenchmark(Benchmark):
         return ranking_sheet(rankings, data, self.sheet_queries)
 
     # --- shared by vectors and predictions
+
+    def check_all_embedded(self, collected: Mapping[str, Collected]) -> None:
+        """Raises ValueError if descriptors of images are missing."""
+        for role, names in (("gallery", self.gallery_ids), ("query", self.query_ids)):
+            missing = len(names) - len(collected[role].index)
+            if missing:
+                raise ValueError(f"every {role} image must be embedded, {missing} are missing (limit_test_batches?)")
 
     def cells(self, lists: Iterable[Lists], device: torch.device) -> dict[str, Cell]:
         """Returns a cell for every setting and metric; collective."""

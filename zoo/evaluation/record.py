@@ -32,8 +32,16 @@ PACKAGES = (
 
 
 def write_run(report: Report, rankings: Rankings | None, folder: Path, about: dict[str, Any]) -> None:
-    """Prints the tables; writes table.md, rankings.json (if there are rankings) and, last, results.json to `folder`."""
+    """Prints the tables; writes table.md, rankings.json (if there are rankings) and, last, results.json to `folder`.
+
+    A report with a curve gets a table of it too, and curve.png.
+    """
+    from zoo.evaluation.curves import curve_table, write_curve
+
     tables = report.tables()
+    if report.curve is not None:
+        tables.append(curve_table(report, report.curve))
+        write_curve(report, report.curve, folder)
     for table in tables:
         table.print()
     write_text(folder / "table.md", "\n".join(table.markdown() for table in tables))

@@ -55,7 +55,8 @@ class Row:
 class Report:
     """All rows and the model's own, the protocol, the queries' names; ground truths' agreement and task scores if any.
 
-    The fingerprint holds what makes two reports comparable, and under "hash" the hash of all that.
+    The fingerprint holds what makes two reports comparable, and under "hash" the hash of all that. `curve` names the
+    metric that is shown over its cut-offs, None for none.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Report:
     agreement: Mapping[str, Cell] = field(default_factory=dict)
     agreement_published: Mapping[str, Sequence[float]] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
+    curve: str | None = None
 
     def tables(self) -> list[Table]:
         """Returns the tables to print: metrics, agreement of the ground truths, task scores."""

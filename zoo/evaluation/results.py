@@ -185,7 +185,11 @@ def _distinct(runs: Sequence[Run], given: Sequence[bool]) -> list[Run]:
     named = []
     for run, own_choice in zip(runs, given, strict=True):
         alike = [other for other in runs if other.name == run.name and other.folder != run.folder]
-        named.append(run if own_choice or not alike else replace(run, name=f"{run.name} ({_own_overrides(run, alike) or _ending(run, alike)})"))
+        named.append(
+            run
+            if own_choice or not alike
+            else replace(run, name=f"{run.name} ({_own_overrides(run, alike) or _ending(run, alike)})")
+        )
     names = [run.name for run in named]
     for name in names:
         if names.count(name) > 1:

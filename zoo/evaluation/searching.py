@@ -86,17 +86,19 @@ class Searching:
         own: Tensor,
         kept: int,
         payloads: Sequence[Mapping[str, Any]] | None = None,
+        words: Sequence[Sequence[str]] | None = None,
     ) -> Iterator[Lists]:
         """Yields what is found in the whole gallery for this rank's queries, some at a time, behind a progress bar.
 
         `payloads` say what is known of each gallery item, which re-rankers may read. `own (Q,)` is the gallery position
-        that a query's search leaves out before anything else, or -1. Collective: once all ranks are through, `heads`
-        holds the first `kept` items of every query's list.
+        that a query's search leaves out before anything else, or -1; `words` are those that each query looks for in
+        the payloads' captions. Collective: once all ranks are through, `heads` holds the first `kept` items of every
+        query's list. Raises ValueError where the index or the re-rankers go with no words.
         """
         queries, gallery = (Representation(**collected[role].fields) for role in ("query", "gallery"))
         rows = shard.rows(len(queries))
         heads = []
-        parts = self._found(queries, gallery, rows, own, payloads)
+        parts = self._found(queries, gallery, rows, own, payloads, words)
         for part in with_progress(parts, len(rows), "searching") if shard.rank == 0 else parts:
             heads.append(Lists(part.rows, part.scores[:, :kept].clone(), part.items[:, :kept].clone()))
             yield part
@@ -122,6 +124,7 @@ class Searching:
         rows: Tensor,
         own: Tensor,
         payloads: Sequence[Mapping[str, Any]] | None,
+        words: Sequence[Sequence[str]] | None,
     ) -> Iterator[Lists]:
         ids = range(len(gallery))
         index = self.make_index()
@@ -135,7 +138,10 @@ class Searching:
             asked = queries.rows(part)
             exclude = [position if position >= 0 else None for position in own[part].tolist()]
             extra_queries = asked if further else None
-            found = pipeline.search(asked, len(gallery), exclude=exclude, extra=extra, extra_queries=extra_queries)
+            text = None if words is None else [words[row] for row in part.tolist()]
+            found = pipeline.search(
+                asked, len(gallery), exclude=exclude, extra=extra, extra_queries=extra_queries, words=text
+            )
             yield _as_lists(part, found)
 
 

@@ -9,6 +9,7 @@ from zoo import registry
 from zoo.files import BadFile
 from zoo.search import storage
 from zoo.search._features_join import joined
+from zoo.search._tiers import has_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,12 +27,14 @@ class Index:
     `fingerprint` is that of the model whose descriptors it holds, taken from the first `add`: items and queries of
     another model are refused, since they would give wrong answers without a word. An index without one (descriptors of
     unknown origin) takes anything of the right dimension. `about` is what `save` was told (model file, preprocessing).
+    `reads_captions` says that `search` takes `words`; one that doesn't needs no such argument.
     `payloads` are small JSON mappings beside the items. `zoo.search.stored.StoredIndex` does all but the search.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("vector",)
     tiny: ClassVar[Mapping[str, Any]] = {}
     immediate: ClassVar[bool] = False
+    reads_captions: ClassVar[bool] = False
     largest_block: ClassVar[int | None] = None
     registered: dict[str, Any] | None = None
     fingerprint: str | None = None
@@ -86,11 +89,28 @@ class Index:
         """Puts other items in the place of those with the same ids, payloads too; they then count as the newest."""
         raise NotImplementedError(f"{type(self).__name__} must implement replace(ids, items, payloads)")
 
-    def search(self, queries: Representation, k: int, where: Mapping[str, Any] | None = None) -> list[Ranking]:
+    def annotate(self, ids: Sequence[str] | Sequence[int], payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Puts other payloads in the place of those of items, which stay what and where they are.
+
+        Raises ValueError, changing nothing, where an item is not there, or for payloads that aren't one mapping each.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement annotate(ids, payloads)")
+
+    def search(
+        self,
+        queries: Representation | None,
+        k: int,
+        where: Mapping[str, Any] | None = None,
+        words: Sequence[Sequence[str]] | None = None,
+    ) -> list[Ranking]:
         """Returns for each query the (at most) k nearest items, nearest first; of equal ones the older comes first.
 
-        `where` keeps the items whose payload has these values, or one of a list of values, under these keys. Raises
-        ValueError for k < 1, another dimension or another model.
+        `where` keeps the items whose payload has these values, or one of a list of values, under these keys. `words`
+        holds for each query words as `zoo.search.captions.words_of` returns them, none for no text: items are then
+        ranked by how many of them their `captions` in the payload hold, equal ones by score, so that scores fall
+        among those of equally many `words` in the evidence; without `queries` (None) the older of equal ones comes
+        first. Raises ValueError for k < 1, another dimension or another model, and for words where `reads_captions` is
+        False.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement search(queries, k, where)")
 
@@ -143,6 +163,15 @@ class Index:
                 f"only an index made by zoo.create('index', …) can be saved, not a bare {type(self).__name__}"
             )
         return {"index": self.registered, "fingerprint": self.fingerprint, "about": dict(self.about)}
+
+    def refuse_words(self, words: Sequence[Sequence[str]] | None) -> None:
+        """Raises ValueError where there are words and this index doesn't take any."""
+        if has_text(words) and not self.reads_captions:
+            name = (self.registered or {}).get("name", type(self).__name__)
+            raise ValueError(
+                f"words need an index that reads captions, which {name} doesn't: index=flat and the others that keep "
+                f"their items in a folder do; got {next(list(own) for own in words if len(own))}"
+            )
 
     def check_model(self, items: Representation, what: str) -> None:
         """Raises ValueError where `items` come from another model than what the index holds."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.search._checks import check_counts
+from zoo.search._tiers import check_words, has_text
 from zoo.search.reranking import ExpandingReranker, name_of
 from zoo.types import Ranking, Representation
 
@@ -59,22 +60,27 @@ class Pipeline:
         query_metadata: Sequence[Mapping[str, Any]] | None = None,
         extra: Features | None = None,
         extra_queries: Representation | None = None,
+        words: Sequence[Sequence[str]] | None = None,
     ) -> list[Ranking]:
         """Returns the (at most) k best items of each query, nearest first.
 
         `where` filters by payload, as in `Index.search`. `exclude` names for each query the id that is left out before
         anything else (leave one out), or None. `query_metadata` holds a mapping for each query. `extra` holds further
         fields of the index's items, by the same ids, and `extra_queries` those of the queries; fields that the index or
-        the queries have come from there. Raises ValueError for k below 1, arguments that aren't one per query, a stage
-        that needs fields which are not there (naming both lists), and descriptors of different models.
+        the queries have come from there. `words` holds each query's, as in `Index.search`; they go with no re-ranker,
+        whose order would undo theirs. Raises ValueError for k below 1, arguments that aren't one per query, a stage
+        that needs fields which are not there (naming both lists), descriptors of different models, words together with
+        re-rankers, and words for an index that doesn't read captions.
         """
         check_counts(k=k)
+        self._check_words(words, len(queries))
         exclude = [None] * len(queries) if exclude is None else list(exclude)
         metadata = [{}] * len(queries) if query_metadata is None else list(query_metadata)
         for name, given in (("exclude", exclude), ("query_metadata", metadata)):
             if len(given) != len(queries):
                 raise ValueError(f"{name} must be one per query, got {len(given)} for {len(queries)} queries")
-        source = _Source(self.index, where, exclude, k if not self.rerankers else max(k, self._reach()), extra)
+        count = k if not self.rerankers else max(k, self._reach())
+        source = _Source(self.index, where, exclude, count, extra, words)
         _check_beside(queries, extra_queries, extra)
         states = self._first(source, queries, extra_queries or Representation(), metadata)
         for stage in self.rerankers:
@@ -84,6 +90,14 @@ class Pipeline:
                 for state in states:
                     self._reorder(stage, state, source)
         return [_ranking(state, k) for state in states]
+
+    def _check_words(self, words: Sequence[Sequence[str]] | None, queries: int) -> None:
+        if words is not None:
+            check_words(words, queries)
+        self.index.refuse_words(words)
+        if self.rerankers and has_text(words):
+            names = ", ".join(map(name_of, self.rerankers))
+            raise ValueError(f"words rank before anything else, so that no re-ranker may follow them, got {names}")
 
     def _reach(self) -> int:
         return len(self.index) if self.shortlist is None else self.shortlist
@@ -152,15 +166,24 @@ class _Source:
     """The items to search and to read: the index without what is left out, and the features beside it."""
 
     def __init__(
-        self, index: Index, where: Any, exclude: Sequence[Id | None], count: int, extra: Features | None
+        self,
+        index: Index,
+        where: Any,
+        exclude: Sequence[Id | None],
+        count: int,
+        extra: Features | None,
+        words: Sequence[Sequence[str]] | None,
     ) -> None:
         self.index, self.where, self.exclude, self.count, self.extra = index, where, exclude, count, extra
+        self.words = words if has_text(words) else None
 
     def search(self, queries: Representation, rows: Sequence[int]) -> list[Ranking]:
         """Returns the first `count` items for the queries that have the numbers `rows`, without those left out."""
         left_out = [self.exclude[row] for row in rows]
         more = any(key is not None for key in left_out)
-        found = self.index.search(queries, self.count + more, self.where)
+        # Indexes that don't read captions need not know the argument.
+        text = {} if self.words is None else {"words": [self.words[row] for row in rows]}
+        found = self.index.search(queries, self.count + more, self.where, **text)
         return [_without(ranking, key, self.count) for ranking, key in zip(found, left_out, strict=True)]
 
     def get(self, ids: Sequence[Id]) -> Representation:

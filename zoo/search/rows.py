@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.search.captions import CaptionWords, captions_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -127,6 +129,11 @@ class Payloads:
         self._texts: Growing | None = None  # made for the first that isn't empty
         self._empty = 0  # as long as all are
         self._columns: dict[str, tuple[np.ndarray, dict[Any, int]]] = {}
+        self._words: CaptionWords | None = None  # made when first asked for
+
+    def __len__(self) -> int:
+        """Returns the number of payloads."""
+        return self._empty if self._texts is None else len(self._texts.rows)
 
     def append(self, texts: np.ndarray) -> None:
         """Adds payloads in the form that `payload_texts` returns."""
@@ -142,6 +149,8 @@ class Payloads:
     def keep(self, mask: np.ndarray) -> None:
         """Drops the payloads where `mask (n,)` is False."""
         self._columns.clear()
+        if self._words is not None:
+            self._words.keep(mask[: len(self._words)])
         if self._texts is None:
             self._empty = int(mask.sum())
         else:
@@ -168,6 +177,34 @@ class Payloads:
             codes, known = self._column(key)
             mask &= np.isin(codes, [known[value] for value in values if value in known])
         return mask
+
+    def word_counts(self, words: Sequence[str]) -> np.ndarray:
+        """Returns how many different ones of `words` the captions of every item hold, (n,) int64.
+
+        Raises ValueError where the captions of a payload aren't a list of strings.
+        """
+        return self._up_to_date().counts(words)
+
+    def captioned(self) -> int:
+        """Returns how many items have captions; raises as `word_counts` does."""
+        return self._up_to_date().captioned
+
+    def _up_to_date(self) -> CaptionWords:
+        if self._words is None:
+            self._words = CaptionWords()
+        if len(self._words) < len(self):
+            self._words.append([captions_of(payload) for payload in self.at(slice(len(self._words), None))])
+        return self._words
+
+    def put(self, positions: np.ndarray, texts: np.ndarray) -> None:
+        """Puts other payloads, in the form that `payload_texts` returns, in the place of those at `positions`."""
+        whole = self.texts
+        whole[positions] = texts
+        if self._texts is None:
+            self._texts = Growing(object)
+            self._texts.append(whole)
+        self._columns.clear()
+        self._words = None
 
     def _column(self, key: str) -> tuple[np.ndarray, dict[Any, int]]:
         """Returns a number for the value of `key` in every payload, -1 without one, and the values' numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -13,6 +13,8 @@ import torch
 from zoo.files import BadFile
 from zoo.search import storage
 from zoo.search._checks import all_finite, check_counts
+from zoo.search._saved import Saved
+from zoo.search._tiers import by_words, check_words, has_text, tiered
 from zoo.search.index import Index
 from zoo.search.rows import Ids, Payloads, pack, payload_texts, unpack
 from zoo.types import Ranking
@@ -38,30 +40,6 @@ class Found(NamedTuple):
     evidence: list[list[dict[str, Any]]] | None = None
 
 
-@dataclass
-class _Saved:
-    """What of the rows in memory stands in which folder: the first `kept`, which are all its rows but `removed`."""
-
-    folder: Path
-    generation: int
-    segments: list[dict[str, Any]] = field(default_factory=list)
-    removed: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-
-    @property
-    def stored(self) -> int:
-        return sum(segment["count"] for segment in self.segments)
-
-    @property
-    def kept(self) -> int:
-        return self.stored - len(self.removed)
-
-    def drop(self, mask: np.ndarray) -> None:
-        """Takes note that of the kept rows only those where `mask (kept,)` holds are in memory now."""
-        if not mask.all():
-            rows = np.delete(np.arange(self.stored), self.removed)
-            self.removed = np.union1d(self.removed, rows[~mask])
-
-
 class StoredIndex(Index, abc.ABC):
     """Does everything but the search itself; a subclass holds the descriptors of the items, by position 0 … N - 1.
 
@@ -70,10 +48,11 @@ class StoredIndex(Index, abc.ABC):
     """
 
     snapshot_format: ClassVar[str] = "faiss"
+    reads_captions: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._ids, self._payloads = Ids(), Payloads()
-        self._saved: _Saved | None = None
+        self._saved: Saved | None = None
 
     @abc.abstractmethod
     def prepare(self, items: Representation, what: str) -> Any:
@@ -144,15 +123,47 @@ class StoredIndex(Index, abc.ABC):
         self._remove(self._ids.positions(array.tolist()))
         self._append(array, texts, rows, items)
 
-    def search(self, queries: Representation, k: int, where: Mapping[str, Any] | None = None) -> list[Ranking]:
-        """Returns the k nearest items of each query; see `Index.search`."""
+    def annotate(self, ids: Sequence[str] | Sequence[int], payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Puts other payloads in the place of those of items; see `Index.annotate`."""
+        positions = self._ids.positions(self._ids.checked(ids).tolist())
+        self._payloads.put(positions, payload_texts(payloads, len(positions)))
+        if self._saved is not None and (positions < self._saved.kept).any():
+            self._saved.stale = True
+
+    def search(
+        self,
+        queries: Representation | None,
+        k: int,
+        where: Mapping[str, Any] | None = None,
+        words: Sequence[Sequence[str]] | None = None,
+    ) -> list[Ranking]:
+        """Returns the k nearest items of each query; see `Index.search`.
+
+        A query with `words` finds first what holds most of them, tier by tier, each tier as exactly as the index
+        searches; `queries` None, or a drawing of nothing, leaves the words alone. Raises ValueError for words that
+        aren't a list of strings for each query, and for captions that aren't a list of strings.
+        """
         check_counts(k=k)
-        self.check_model(queries, "queries")
-        rows = self.prepare(queries, "queries")
+        if queries is None or words is not None:
+            check_words(words, None if queries is None else len(queries))
+        if queries is not None:
+            self.check_model(queries, "queries")
         allowed = self._payloads.matching(where) if where else None
-        if not len(self) or (allowed is not None and not allowed.any()):
-            return [Ranking([], torch.empty(0)) for _ in range(len(queries))]
-        return self._rankings(self.nearest(rows, min(k, len(self)), allowed))
+        if queries is not None and not has_text(words):
+            return self._nearest(queries, min(k, len(self)), allowed)
+        return [
+            self._by_text(None if queries is None else queries.rows(slice(row, row + 1)), k, allowed, own)
+            for row, own in enumerate(words)
+        ]
+
+    def word_counts(self, words: Sequence[str]) -> np.ndarray:
+        """Returns how many different ones of `words` the captions of every item hold, (N,) int64, oldest item first."""
+        return self._payloads.word_counts(words)
+
+    @property
+    def captioned(self) -> int:
+        """Returns how many items have captions that text can find."""
+        return self._payloads.captioned()
 
     def get(self, ids: Sequence[str] | Sequence[int]) -> Representation:
         """Returns what is stored of items; see `Index.get`."""
@@ -193,7 +204,7 @@ class StoredIndex(Index, abc.ABC):
 
     def restore(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         """Fills a new index with what `folder` holds; see `Index.restore`."""
-        saved = _Saved(Path(folder).resolve(), manifest["generation"], list(manifest["segments"]))
+        saved = Saved(Path(folder).resolve(), manifest["generation"], list(manifest["segments"]))
         for segment in saved.segments:
             self._read_segment(folder, segment)
         if manifest["removed"]:
@@ -241,6 +252,26 @@ class StoredIndex(Index, abc.ABC):
         self._ids.keep(mask)
         self._payloads.keep(mask)
 
+    def _nearest(self, queries: Representation, k: int, allowed: np.ndarray | None) -> list[Ranking]:
+        rows = self.prepare(queries, "queries")
+        if not len(self) or (allowed is not None and not allowed.any()):
+            return [Ranking([], torch.empty(0)) for _ in range(len(queries))]
+        return self._rankings(self.nearest(rows, k, allowed))
+
+    def _by_text(
+        self, query: Representation | None, k: int, allowed: np.ndarray | None, words: Sequence[str]
+    ) -> Ranking:
+        if not words:
+            return self._nearest(query, min(k, len(self)), allowed)[0]
+        counts = self.word_counts(words)
+        if allowed is not None:
+            counts = np.where(allowed, counts, -1)
+        if query is not None:
+            return tiered(counts, k, lambda most, tier: self._nearest(query, most, tier)[0])
+        order, scores = by_words(counts, k)
+        shown = [{"words": count} for count in counts[order].tolist()]
+        return Ranking(self._ids.array[order].tolist(), torch.from_numpy(scores), shown)
+
     def _rankings(self, found: Found) -> list[Ranking]:
         ids, scores = self._ids.array[found.positions].tolist(), torch.from_numpy(found.scores).unbind(0)
         evidence = found.evidence or [None] * len(ids)
@@ -250,18 +281,20 @@ class StoredIndex(Index, abc.ABC):
         rows = zip(ids, scores, evidence, counts, strict=True)
         return [Ranking(names[:n], values[:n], shown) for names, values, shown, n in rows]
 
-    def _write_rows(self, commit: storage.Commit, before: _Saved | None) -> _Saved:
+    def _write_rows(self, commit: storage.Commit, before: Saved | None) -> Saved:
         """Writes the rows that the folder doesn't have; all of them when there are many segments or removed rows."""
-        after = before or _Saved(commit.folder, commit.generation)
+        after = before or Saved(commit.folder, commit.generation)
         segments, removed, new = after.segments, after.removed, len(self) - after.kept
         if len(segments) + (new > 0) > _SEGMENTS or len(removed) > _REMOVED * after.stored:
             segments, removed, new = [], removed[:0], len(self)
+        elif after.stale:
+            segments = after.with_payloads(commit, self._payloads.texts[: after.kept])
         if new:
             start = len(self) - new
             arrays = {"ids": pack(self._ids.array[start:]), "payloads": pack(self._payloads.texts[start:])}
             files = {key: commit.array(key, value) for key, value in {**arrays, **self.segment(start)}.items()}
             segments = [*segments, {"count": new, "files": files}]
-        return _Saved(commit.folder, commit.generation, segments, removed)
+        return Saved(commit.folder, commit.generation, segments, removed)
 
     def _read_segment(self, folder: Path, segment: Mapping[str, Any]) -> None:
         arrays = {key: storage.read_array(folder, entry) for key, entry in segment["files"].items()}

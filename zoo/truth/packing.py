@@ -134,6 +134,17 @@ class PackedGains:
             gains[found] = self._gains[places]
         return torch.from_numpy(gains).to(device)
 
+    def listed(self, rows: Tensor | np.ndarray, items: Tensor | None = None) -> Tensor:
+        """Tells which gallery items are listed, with whatever gain; shapes, device and errors as for `gains`."""
+        device = _device(rows, items)
+        queries = _positions("rows", rows, len(self._rows))
+        if items is not None:
+            return torch.from_numpy(self._rows.find(queries, _shortlist(items, len(queries), self.width))[0]).to(device)
+        mask = np.zeros((len(queries), self.width), bool)
+        local, places = self._rows.take(queries)
+        mask[local, self._rows.items[places]] = True
+        return torch.from_numpy(mask).to(device)
+
     @property
     def longest(self) -> int:
         """The largest number of items that any query lists."""

@@ -95,9 +95,21 @@ class MilvusIndex(Index):
         for part in _parts(names, _NAMES):
             self._connected().delete(self.collection, filter=among("id", part))
 
-    def search(self, queries: Representation, k: int, where: Mapping[str, Any] | None = None) -> list[Ranking]:
-        """Returns the k nearest items of each query; see `Index.search`."""
+    def search(
+        self,
+        queries: Representation | None,
+        k: int,
+        where: Mapping[str, Any] | None = None,
+        words: Sequence[Sequence[str]] | None = None,
+    ) -> list[Ranking]:
+        """Returns the k nearest items of each query; see `Index.search`. It can't count words, so that it takes none.
+
+        Milvus answers by distance or by a condition, and counting the words of all items here would read all of them.
+        """
         check_counts(k=k)
+        self.refuse_words(words)
+        if queries is None:
+            raise ValueError("queries must be a Representation: the index milvus can't search by words alone, got None")
         client = self._connected()
         queries.require(self.needs, "the index milvus")
         self.check_model(queries, "queries")

@@ -1,0 +1,67 @@
+// The drawing: labels on the grid of the index' maps, shown on a canvas of as many pixels.
+
+import { UNDRAWN } from "./codec.js";
+
+export class Drawing {
+  /** `colours` are those of the classes, [red, green, blue]. */
+  constructor(canvas, [height, width], colours) {
+    this.canvas = canvas;
+    [this.height, this.width] = [height, width];
+    this.colours = colours;
+    [canvas.width, canvas.height] = [width, height];
+    this.context = canvas.getContext("2d");
+    this.labels = new Int16Array(width * height).fill(UNDRAWN);
+    this.cursor = null;
+    this.show();
+  }
+
+  get empty() {
+    return this.labels.every((label) => label === UNDRAWN);
+  }
+
+  /** Returns the cell under a pointer, which may lie outside. */
+  cell(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const x = Math.floor(((event.clientX - box.left) / box.width) * this.width);
+    return [x, Math.floor(((event.clientY - box.top) / box.height) * this.height)];
+  }
+
+  /** Draws a line with a round brush of so many cells. */
+  line([x0, y0], [x1, y1], size, label) {
+    const steps = Math.max(1, Math.abs(x1 - x0), Math.abs(y1 - y0));
+    for (let step = 0; step <= steps; step++) {
+      this.dot(x0 + ((x1 - x0) * step) / steps, y0 + ((y1 - y0) * step) / steps, size / 2 + 0.3, label);
+    }
+  }
+
+  dot(x, y, radius, label) {
+    for (let row = Math.ceil(y - radius); row <= y + radius; row++) {
+      for (let column = Math.ceil(x - radius); column <= x + radius; column++) {
+        if ((row - y) ** 2 + (column - x) ** 2 <= radius ** 2) this.set(column, row, label);
+      }
+    }
+  }
+
+  /** Fills the rectangle between two corners. */
+  rectangle([x0, y0], [x1, y1], label) {
+    for (let row = Math.min(y0, y1); row <= Math.max(y0, y1); row++) {
+      for (let column = Math.min(x0, x1); column <= Math.max(x0, x1); column++) this.set(column, row, label);
+    }
+  }
+
+  set(column, row, label) {
+    if (column >= 0 && row >= 0 && column < this.width && row < this.height) this.labels[row * this.width + column] = label;
+  }
+
+  show() {
+    const picture = this.context.createImageData(this.width, this.height);
+    this.labels.forEach((label, place) => {
+      if (label !== UNDRAWN) picture.data.set([...this.colours[label], 255], 4 * place);
+    });
+    if (this.cursor) {
+      const place = 4 * (this.cursor[1] * this.width + this.cursor[0]);
+      picture.data.set([255 - picture.data[place], 255 - picture.data[place + 1], 255 - picture.data[place + 2], 255], place);
+    }
+    this.context.putImageData(picture, 0, 0);
+  }
+}
