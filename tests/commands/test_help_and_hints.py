@@ -131,7 +131,8 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
         ("train seed=0,1", "'seed=0,1' has several values: add -m to run a job for each, or write key=[…] for a list"),
         (
             "train --config-name=tran",
-            "unknown config 'tran'; known: embed, eval, index, rerank, score, search, train. Did you mean 'train'?",
+            "unknown config 'tran'; known: embed, eval, index, rerank, score, search, serve, train. Did you mean "
+            "'train'?",
         ),
     ],
 )

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from fastapi.testclient import TestClient
 from PIL import Image
+from served_command import NETWORK, Server
 
 import zoo
 from zoo.serve.app import create_app
@@ -27,11 +24,6 @@ from photo_runs import photos, run
 
 COLOURS = np.array([[120, 170, 230], [120, 90, 60], [200, 40, 40]], np.uint8)
 COUNT, GRID = 60, (12, 16)
-NETWORK = [
-    "model=fcn_segment", "model.backbone=test_resnet", "model.backbone_weights=random", "model.head=light",
-    "model.dilations=[1,2]", "model.width=8", "model.output_stride=16", "model.classes=[sky,ground,thing]",
-    "data.image_size=64", "index=probability_maps", "index.centroids=8",
-]  # fmt: skip
 
 
 def scene(number):
@@ -89,41 +81,6 @@ def client(tmp_path):
     yield serve
     for each in opened:
         each.__exit__(None, None, None)
-
-
-class Server:
-    """`zoo serve` as a user starts it, at a free port."""
-
-    def __init__(self, folder, *words):
-        self.log = folder / "log.txt"
-        command = [str(Path(sys.executable).parent / "zoo"), "serve", "port=0", *words]
-        # SIGINT is ignored in what a script runs in the background, and in its children.
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            )  # fmt: skip
-        self.url = self._address()
-
-    def _address(self):
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            found = re.search(r"at (http://\S+)", text := self.log.read_text(encoding="utf-8"))
-            if found:
-                return found[1]
-            assert self.process.poll() is None, text
-            time.sleep(0.1)
-        self.stop(signal.SIGKILL)
-        raise AssertionError(text)
-
-    def stop(self, number):
-        """Sends a signal and returns the exit code."""
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(30)
-        finally:
-            if self.process.poll() is None:
-                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
+from served_command import Server
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs {CHROMIUM}")
@@ -210,10 +212,6 @@ def test_everything_has_a_name_and_fits_a_phone(opened):
 
 
 def test_a_photo_is_sent_dropped_and_refused_in_words(chromium, described, tmp_path_factory):
-    import signal
-
-    from conftest import Server
-
     server = Server(tmp_path_factory.mktemp("photos"), f"index_path={described}")
     try:
         tab = chromium.new_page(viewport={"width": 1000, "height": 800})

@@ -11,8 +11,8 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import NETWORK, Server
 from photo_runs import embed, photos, run
+from served_command import NETWORK, Server
 
 from zoo.search.storage import MANIFEST
 
