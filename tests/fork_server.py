@@ -1,6 +1,6 @@
 """Runs console scripts as forks of a process that has the heavy libraries loaded.
 
-Starting `zoo train` costs 5 s of processor time, nearly all of it the import of torch and lightning, and hundreds of
+Starting `zoo` on data costs some 7 s of processor time, most of it the import of torch and lightning, and hundreds of
 tests do it. Here each command is a process of its own with its own arguments, environment, folder and output, and all
 of zoo is imported anew; only third-party libraries are there already. A command that must start from nothing (to time
 it, to see what it loads, to interrupt it) is run with `fresh=True` of the fixture `command`.

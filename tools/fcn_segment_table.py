@@ -34,9 +34,9 @@ from fcn_segment_study import (
     values,
 )
 from torch import Tensor
+from written_tables import write_tables
 
 from zoo.checkpoints import load_model, weights_file
-from zoo.evaluation.record import environment
 from zoo.evaluation.tables import Table
 from zoo.progress import tracked
 
@@ -156,13 +156,7 @@ def main() -> None:
     for found in parts.values():
         queries = [query for each, _ in found for query in each.queries]
         tables.append(table_of(found[0][0].title, joined([rows for _, rows in found]), blocks_of(frames, queries)))
-    about = environment()
-    made = f"Made by `python {' '.join(about['command'])}` at commit {about['commit']}, {about['date']}.\n"
-    text = "\n".join(table.markdown() for table in tables) + made
-    if options.output is None:
-        print(text)
-        return
-    options.output.write_text(text, encoding="utf-8")
+    write_tables(tables, options.output)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ import torch
 from gnn_rerank_corridor import corridor
 from gnn_rerank_study import METRICS, Study, best_of, expanded, none, refined, say
 from scipy import stats
+from written_tables import write_tables
 
 from zoo.evaluation.permutation import paired_permutation_test
-from zoo.evaluation.record import environment
 from zoo.evaluation.tables import Table, mean_and_interval
 
 PARTS = ("main", "losses", "projection", "input", "affinities", "curves", "corridor")
@@ -156,14 +156,8 @@ def main() -> None:
         curves = rows if part == "curves" else curves
     if "corridor" in options.parts:
         tables.append(corridor(studies))
-    about = environment()
-    made = f"Made by `python {' '.join(about['command'])}` at commit {about['commit']}, {about['date']}.\n"
-    text = "\n".join(table.markdown() for table in tables) + made
-    if options.output is None:
-        print(text)
-        return
-    options.output.write_text(text, encoding="utf-8")
-    if curves is not None:
+    write_tables(tables, options.output)
+    if curves is not None and options.output is not None:
         draw(curves, options.output.with_suffix(".png"))
 
 

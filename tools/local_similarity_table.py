@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from local_similarity_store import RECIPE, Store, say, train
 from torch import Tensor
+from written_tables import write_tables
 
 import zoo
 from zoo.checkpoints import weights_hash
 from zoo.evaluation.judge import Lists
 from zoo.evaluation.permutation import paired_permutation_test
-from zoo.evaluation.record import environment
 from zoo.evaluation.tables import Table, mean_and_interval
 from zoo.files import replacing
 from zoo.models.local_similarity.losses import similarity
@@ -224,12 +224,7 @@ def main() -> None:
         return
     cells = {world: study.cells(world) for world in options.worlds}
     table = table_of(cells, list(next(iter(cells.values()))))
-    about = environment()
-    made = f"Made by `python {' '.join(about['command'])}` at commit {about['commit']}, {about['date']}.\n"
-    if options.output is None:
-        print(table.markdown() + made)
-    else:
-        options.output.write_text(table.markdown() + made, encoding="utf-8")
+    write_tables([table], options.output)
 
 
 if __name__ == "__main__":

@@ -170,7 +170,11 @@ def test_a_link_is_the_query(opened, served):
     settled(other)
     assert (ids(other), labels(other), other.input_value("#text")) == (found, painted, "thing")
     broken = opened(path="/#q=nonsense")
-    assert "This link is damaged" in broken.inner_text("#problem") or len(ids(broken)) == 12
+    settled(broken)
+    assert "This link is damaged" in broken.inner_text("#problem")
+    assert ids(broken) == [f"scenes/{number}" for number in range(12)]
+    draw(broken)
+    assert broken.locator("#problem").is_hidden()
 
 
 def test_keys_alone_will_do(opened):

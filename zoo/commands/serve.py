@@ -87,7 +87,7 @@ def _index(cfg: DictConfig) -> Path:
     from zoo.search.storage import MANIFEST, read_manifest
 
     if cfg.get("model") is None:
-        how = "zoo index makes one, and experiment=camvid_demo brings one along"
+        how = "zoo index makes one, and model=… index_path=FOLDER data=… makes it when first called"
         return Path(cfg.index_path or newest(cfg.paths.output_dir, "indexes", "index_path", how)).expanduser()
     if cfg.index_path is None or cfg.get("index") is None or cfg.get("data") is None:
         raise UsageError("model=… makes an index of pictures: name index_path=FOLDER, index=KIND and data=… too")

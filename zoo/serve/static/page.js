@@ -68,6 +68,7 @@ function step(from, to) {
 
 function changed() {
   drawing?.show();
+  $("problem").hidden = true;
   $("hint").hidden = !about.classes || !drawing.empty || base !== null;
   $("undo").disabled = !past.length;
   $("redo").disabled = !future.length;
@@ -119,7 +120,6 @@ async function find(more) {
   $("hits").classList.add("stale");
   try {
     const found = await asked(more ? hits : 0, own.signal);
-    $("problem").hidden = true;
     showHits($("hits"), found.hits, { add: more, choose, opened });
     hits = (more ? hits : 0) + found.hits.length;
     $("more").hidden = !found.more || hits >= about.most;
@@ -170,20 +170,20 @@ async function showLink() {
 }
 
 async function restoreLink() {
-  let query = {};
+  let query = {}, damaged = false;
   try {
     if (location.hash.startsWith("#q=")) query = await unpacked(location.hash.slice(3));
     const labels = query.d && drawing ? labelsOf(query.d, drawing.labels.length) : undefined;
     if (labels?.some((label) => label < UNDRAWN || label >= about.classes.length)) throw new RangeError("no such class");
     drawing?.labels.set(labels ?? new Int16Array(drawing.labels.length).fill(UNDRAWN));
   } catch {
-    query = {};
+    [query, damaged] = [{}, true];
     drawing?.labels.fill(UNDRAWN);
-    complain(new Error("This link is damaged, or of another index: the query starts empty."));
   }
   $("text").value = String(query.t ?? "");
   setBase(query.i === undefined ? null : { item: String(query.i) });
   changed();
+  if (damaged) complain(new Error("This link is damaged, or of another index: the query starts empty."));
 }
 
 async function copyLink() {
@@ -306,7 +306,10 @@ function listenToButtons() {
     changed();
   });
   $("link").addEventListener("click", copyLink);
-  $("more").addEventListener("click", () => find(true));
+  $("more").addEventListener("click", () => {
+    $("problem").hidden = true;
+    find(true);
+  });
   let typed = "";
   $("text").addEventListener("focus", () => (typed = $("text").value));
   $("text").addEventListener("input", () => {
