@@ -75,8 +75,7 @@ def draw(tab, name="thing", start=(0.05, 0.05), end=(0.25, 0.3), tool="Rectangle
 
 
 def settled(tab):
-    """Waits until nothing is searched any more."""
-    tab.wait_for_timeout(200)
+    """Waits until nothing is searched any more, nor due to be."""
     tab.wait_for_function("() => !document.getElementById('hits').classList.contains('stale')")
 
 
@@ -123,7 +122,7 @@ def test_a_result_becomes_the_query_and_is_drawn_over(opened):
     settled(tab)
     assert chosen not in ids(tab)
     assert tab.inner_text("#base-name") == f"Like {chosen}"
-    assert tab.eval_on_selector("#below", "image => image.complete && image.naturalWidth > 100")
+    tab.wait_for_function("() => document.getElementById('below').naturalWidth > 100")
     alike = ids(tab)
     draw(tab, "sky", (0.02, 0.02), (0.98, 0.98))
     assert ids(tab) != alike
@@ -192,10 +191,12 @@ def test_keys_alone_will_do(opened):
     for key in ("r", "ArrowRight", "Space", "ArrowDown", "ArrowDown", "ArrowRight", "Space"):
         tab.keyboard.press(key)
     assert labels(tab) > 10
+    settled(tab)
     tab.locator(".hit").first.focus()
     tab.keyboard.press("Enter")
     settled(tab)
     assert tab.inner_text("#base-name").startswith("Like scenes/")
+    assert tab.eval_on_selector(".hit", "hit => hit === document.activeElement")
 
 
 def test_everything_has_a_name_and_fits_a_phone(opened):
@@ -215,6 +216,16 @@ def test_everything_has_a_name_and_fits_a_phone(opened):
     assert tab.locator(".hit").first.bounding_box()["width"] > 100
 
 
+def drop(tab, path):
+    """Drops a file on the drawing, as from a file manager."""
+    dropped = tab.evaluate_handle(
+        "([name, bytes]) => { const held = new DataTransfer();"
+        " held.items.add(new File([new Uint8Array(bytes)], name, { type: 'image/png' })); return held; }",
+        [path.name, list(path.read_bytes())],
+    )
+    tab.dispatch_event("#canvas", "drop", {"dataTransfer": dropped})
+
+
 def test_a_photo_is_sent_dropped_and_refused_in_words(chromium, described, tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("photos"), f"index_path={described}")
     try:
@@ -226,6 +237,12 @@ def test_a_photo_is_sent_dropped_and_refused_in_words(chromium, described, tmp_p
         tab.wait_for_function("() => document.querySelector('#base-name').innerText === 'Like your photo 2.png'")
         settled(tab)
         assert ids(tab)[0] == "b/2"
+        tab.click("#leave")
+        settled(tab)
+        drop(tab, described.parent / "photos/a/1.png")
+        tab.wait_for_function("() => document.querySelector('#base-name').innerText === 'Like your photo 1.png'")
+        settled(tab)
+        assert ids(tab)[0] == "a/1"
         tab.set_input_files("#photo", {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
         tab.wait_for_selector("#problem:not([hidden])")
         assert "photo must" in tab.inner_text("#problem")

@@ -11,7 +11,8 @@ const MANY = 20; // classes from which they can be looked for
 
 const $ = (id) => document.getElementById(id);
 const opened = new Set(); // kinds of details that stay open
-let about, drawing, timer, running;
+let about, drawing, running;
+let timer = null; // of the search that is due
 let base = null; // what is drawn over: {item}, or {token, file, url, name}
 let hits = 0;
 let past = [], future = [];
@@ -72,6 +73,7 @@ function changed() {
   $("hint").hidden = !about.classes || !drawing.empty || base !== null;
   $("undo").disabled = !past.length;
   $("redo").disabled = !future.length;
+  $("hits").classList.add("stale");
   clearTimeout(timer);
   timer = setTimeout(() => find(false), PAUSE);
 }
@@ -115,6 +117,7 @@ async function takePhoto(file) {
 // --- searching
 
 async function find(more) {
+  timer = null;
   running?.abort();
   const own = (running = new AbortController());
   $("hits").classList.add("stale");
@@ -128,7 +131,7 @@ async function find(more) {
   } catch (error) {
     if (error.name !== "AbortError") complain(error);
   } finally {
-    if (running === own) $("hits").classList.remove("stale");
+    if (running === own && timer === null) $("hits").classList.remove("stale");
   }
 }
 
@@ -307,6 +310,7 @@ function listenToButtons() {
   });
   $("link").addEventListener("click", copyLink);
   $("more").addEventListener("click", () => {
+    if (timer !== null) return; // the hits there are about to go
     $("problem").hidden = true;
     find(true);
   });

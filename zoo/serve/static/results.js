@@ -4,8 +4,16 @@ const WHY = 6; // classes told of a hit
 
 /** Fills `list` with hits; `add` leaves those that are there. `choose(hit)` is called for a click on a picture. */
 export function showHits(list, hits, { add, choose, opened }) {
+  const focused = list.querySelector(":scope > li:focus-within")?.dataset.id;
   if (!add) list.replaceChildren();
   list.append(...hits.map((hit) => item(hit, choose, opened)));
+  if (!add && focused !== undefined) refocus(list, focused);
+}
+
+/** Keeps those who go by keys in the grid: on the hit where they were, or on the first. */
+function refocus(list, id) {
+  const entry = [...list.children].find((each) => each.dataset.id === id) ?? list.firstElementChild;
+  entry?.querySelector(".hit").focus({ preventScroll: true });
 }
 
 function item(hit, choose, opened) {
