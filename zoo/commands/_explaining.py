@@ -35,9 +35,9 @@ def show(
     queries: Queries, rankings: Sequence[Ranking], index: Index, extra: Features | None, stage: Any, folder: Path
 ) -> None:
     """Writes explanations.png: for the first hits of the first queries what each layer of `stage` saw, as colours."""
-    from zoo.commands._queries import preparing
     from zoo.evaluation.pictures import contact_sheet
     from zoo.files import replacing
+    from zoo.serve.describing import preparing
 
     pictures, rows = Pictures(preparing(index.about)), []
     for place, (query, ranking) in enumerate(zip(queries.each[:QUERIES], rankings, strict=False)):

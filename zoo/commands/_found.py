@@ -165,8 +165,8 @@ def _title(one: Mapping[str, Any]) -> str:
 
 def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: Index) -> Image.Image | None:
     """Returns query and first hits of every query, what matched outlined; None where no picture is known."""
-    from zoo.commands._queries import preparing
     from zoo.evaluation.pictures import SheetRow, contact_sheet
+    from zoo.serve.describing import preparing
 
     if not any(hit["path"] for one in found for hit in one["hits"]) and not any(query.path for query in queries):
         log.info("no contact sheet: the index knows no paths of pictures")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zoo.commands._drawings import Drawing
     from zoo.search.features import Features
     from zoo.search.index import Index
+    from zoo.serve.describing import Describer
     from zoo.types import Representation
 
 _SMALL = 16  # px of a box's shorter side below which a picture is hardly one
@@ -64,45 +65,24 @@ class Queries:
         return len(self.each)
 
 
-class Describer:
-    """Describes pictures with the model, and the preparation, of an index or of features on disk."""
+def _describer(what: str, file: Path, about: dict[str, Any], fingerprint: str | None) -> Describer:
+    from zoo.serve.describing import Describer
 
-    def __init__(self, what: str, file: Path, about: dict[str, Any], fingerprint: str | None) -> None:
-        from zoo import checkpoints
-
-        if not file.is_file() or "data" not in about:
-            raise UsageError(
-                f"{what} brings no model, so that a picture can't be compared with it: search by query_id=…, or build "
-                "it from what zoo embed writes"
-            )
-        self.model, self.data = checkpoints.load_model(str(file)), preparing(about)
-        if self.model.fingerprint() != fingerprint:
-            raise BadFile(
-                f"{file} is the model {self.model.fingerprint()}, {what} was made by {fingerprint}, with another "
-                "version of the zoo, or the file was replaced: run zoo embed and zoo index again"
-            )
-
-    def __call__(self, query: Query) -> tuple[Representation, dict[str, int]]:
-        """Returns a query's representation, in px of the picture or its box, and that one's width and height.
-
-        Raises BadFile where the picture can't be read.
-        """
-        from zoo.search._features_join import to_original
-
-        batch = self.data.prepare_picture(query.path, query.box)
-        height, width = batch.original_size[0].tolist()
-        if query.box and min(height, width) < _SMALL:
-            log.warning("box is %d × %d px: so few show little of what is asked for", width, height)
-        items = to_original(self.model.represent(batch, "query"), batch.images.shape[2:], batch.original_size)
-        return items, {"width": width, "height": height}
+    if not file.is_file() or "data" not in about:
+        raise UsageError(
+            f"{what} brings no model, so that a picture can't be compared with it: search by query_id=…, or build it "
+            "from what zoo embed writes"
+        )
+    return Describer(what, file, about, fingerprint)
 
 
-def preparing(about: dict[str, Any]) -> Any:
-    """Returns the data module that says how pictures are prepared; without one, as they come."""
-    from zoo import config
-
-    said = about.get("data") or {"name": "folder", "parameters": {"root": "."}}  # nothing is listed
-    return config.create("data", said["name"], **said["parameters"])
+def _described(describe: Sequence[Describer], query: Query) -> list[tuple[Representation, dict[str, int]]]:
+    """Returns what each model makes of a query, warning of a box that is hardly a picture."""
+    parts = [each(query.path, query.box) for each in describe]
+    size = parts[0][1]
+    if query.box and min(size.values()) < _SMALL:
+        log.warning("box is %(width)d × %(height)d px: so few show little of what is asked for", size)
+    return parts
 
 
 def read_queries(cfg: DictConfig, index: Index, folder: Path, extra: Features | None) -> Queries:
@@ -116,16 +96,16 @@ def read_queries(cfg: DictConfig, index: Index, folder: Path, extra: Features | 
     paths = _paths(cfg)
     if box and len(paths) > 1:
         raise UsageError(f"box is for a single picture, got {len(paths)}")
-    describe = [Describer(f"index {folder}", folder / MODEL, index.about, index.fingerprint)]
+    describe = [_describer(f"index {folder}", folder / MODEL, index.about, index.fingerprint)]
     if extra is not None:
         file = extra.model_file or extra.path / MODEL
-        describe.append(Describer(f"features {extra.path}", file, extra.about, extra.fingerprint))
+        describe.append(_describer(f"features {extra.path}", file, extra.about, extra.fingerprint))
     done, described = [], []
     blocks = in_blocks(paths, 1, "describing queries") if len(paths) > _MANY else ([path] for path in paths)
     for (path,) in blocks:
         query = Query(path.name if len(paths) == 1 else str(path), path, box)
         try:
-            described.append([each(query) for each in describe])
+            described.append(_described(describe, query))
         except BadFile as error:
             if len(paths) == 1:
                 raise
