@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from zoo.files import BadFile
 from zoo.search._checks import all_finite
 
 if TYPE_CHECKING:
@@ -97,24 +96,17 @@ class MapCodebook:
         """Returns 16 digits that name the centroids."""
         return self._fingerprint
 
-    def to_bytes(self) -> bytes:
-        """Returns the content of a safetensors file with centroids and grid."""
-        from safetensors.numpy import save
-
-        return save({"centroids": np.ascontiguousarray(self.centroids), "grid": np.array(self.grid)})
+    @property
+    def array(self) -> np.ndarray:
+        """Returns the centroids as (C, H, W, K)."""
+        return self.centroids.reshape(self.classes, *self.grid, self.count)
 
     @classmethod
-    def from_bytes(cls, content: bytes, what: Any) -> MapCodebook:
-        """Returns the codebook that `to_bytes` wrote; raises BadFile, which names `what`, for anything else."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        try:
-            tensors = load(content)
-            height, width = tensors["grid"].tolist()
-            return cls(tensors["centroids"], (height, width))
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise BadFile(f"{what} is no codebook of probability maps: {error}") from None
+    def of(cls, array: np.ndarray) -> MapCodebook:
+        """Returns the codebook of centroids (C, H, W, K), without a copy; raises ValueError for anything else."""
+        if array.ndim != 4:
+            raise ValueError(f"a codebook of probability maps must be (C, H, W, K), got {array.shape}")
+        return cls(np.asarray(array).reshape(len(array), -1, array.shape[3]), array.shape[1:3])
 
     def __repr__(self) -> str:
         return f"MapCodebook(C={self.classes}, K={self.count}, grid={self.grid}, {self._fingerprint})"

@@ -36,6 +36,13 @@ class Growing:
         self._store = aligned((0, *shape), dtype)
         self._count = 0
 
+    @classmethod
+    def over(cls, rows: np.ndarray) -> Growing:
+        """Returns `rows` (n, …), which stay where they are, in a mapped file say, until something is added."""
+        growing = cls(rows.dtype, *rows.shape[1:])
+        growing._store, growing._count = rows, len(rows)
+        return growing
+
     @property
     def rows(self) -> np.ndarray:
         """Returns what was appended, (n, …), as a view."""
@@ -92,11 +99,12 @@ class Ids:
 
     def append(self, ids: np.ndarray) -> None:
         """Adds ids that `checked` returned and that are not there yet."""
-        if self._rows is None or not len(self):
-            self._rows = Growing(ids.dtype)
         if self._positions is not None:
             self._positions.update(zip(ids.tolist(), range(len(self), len(self) + len(ids)), strict=True))
-        self._rows.append(ids)
+        if len(self):
+            self._rows.append(ids)
+        else:
+            self._rows = Growing.over(ids)
 
     def keep(self, mask: np.ndarray) -> None:
         """Drops the ids where `mask (n,)` is False."""
@@ -252,6 +260,8 @@ def pack(values: np.ndarray) -> np.ndarray:
 
 def unpack(stored: np.ndarray, count: int) -> np.ndarray:
     """Returns what `pack` was given, `count` values; raises ValueError where the number differs."""
+    if count and stored.dtype == np.uint8 and len(stored) == count - 1 and not stored.any():
+        return np.broadcast_to(np.array("", object), count)
     if stored.dtype != np.uint8:
         values = stored
     else:

@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 FORMAT, VERSION = "spatial-zoo index", 1
 _LOCK = ".lock"
 _OURS = re.compile(r"\.?\d{6}-[\w.-]+\.(npy|faiss|safetensors)(\.\d+\.\w+\.tmp)?|\.manifest\.json\.\d+\.\w+\.tmp")
-_BLOCK = 1 << 24  # bytes read or written at a time
+_BLOCK = 1 << 20  # bytes read or written at a time
 
 
 def is_unused(folder: Path) -> bool:

@@ -44,7 +44,8 @@ class StoredIndex(Index, abc.ABC):
     """Does everything but the search itself; a subclass holds the descriptors of the items, by position 0 … N - 1.
 
     A commit appends one segment with the new rows and lists the removed ones; after many of either it writes all anew.
-    `snapshot_format` ends the names of the files that hold what `snapshot` returns.
+    `snapshot_format` ends the names of the files that hold what `snapshot` returns; of "npy" these are arrays of any
+    shape, which come back mapped, otherwise bytes.
     """
 
     snapshot_format: ClassVar[str] = "faiss"
@@ -83,7 +84,7 @@ class StoredIndex(Index, abc.ABC):
         """Takes the rows of a segment, behind those that are there."""
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Returns what else has to be written, as bytes (n,) uint8, whole with every commit."""
+        """Returns what else has to be written, whole with every commit: bytes (n,) uint8, or arrays."""
         return {}
 
     def restore_snapshot(self, content: Mapping[str, np.ndarray]) -> None:
@@ -196,7 +197,10 @@ class StoredIndex(Index, abc.ABC):
             manifest.update(described, count=len(self), segments=after.segments)
             manifest["removed"] = commit.array("removed", after.removed) if len(after.removed) else None
             manifest["snapshot"] = {
-                key: commit.content(f"{key}.{self.snapshot_format}", value) for key, value in snapshot.items()
+                key: commit.array(key, value)
+                if self.snapshot_format == "npy"
+                else commit.content(f"{key}.{self.snapshot_format}", value)
+                for key, value in snapshot.items()
             }
         self._saved = after
         files = [{key: folder / entry["file"] for key, entry in each["files"].items()} for each in after.segments]
@@ -212,7 +216,8 @@ class StoredIndex(Index, abc.ABC):
             mask = np.ones(saved.stored, bool)
             mask[saved.removed] = False
             self._keep(mask)
-        content = {key: storage.read_bytes(folder, entry) for key, entry in manifest["snapshot"].items()}
+        read = storage.read_array if self.snapshot_format == "npy" else storage.read_bytes
+        content = {key: read(folder, entry) for key, entry in manifest["snapshot"].items()}
         try:
             self.restore_snapshot(content)
         except (RuntimeError, ValueError) as error:

@@ -169,7 +169,8 @@ def memory_row() -> dict[str, object]:
 
 
 def write(folder: Path) -> None:
-    index_of(book(), coded(MILLION), False).save(folder / "index")
+    for name, count in (("index", MILLION), ("small", 1000)):
+        index_of(book(), coded(count), False).save(folder / name)
 
 
 def opened(folder: Path) -> None:
@@ -177,9 +178,8 @@ def opened(folder: Path) -> None:
     from zoo.search import open_index
 
     photo = Representation(probability_map=smooth(1, CLASSES, 2, 4.0))
-    small = index_of(book(), coded(1000), False)
-    small.search(photo, FOUND)  # compiles, and holds a codebook
-    small._columns.clear()
+    small = open_index(folder / "small")
+    small.search(photo, FOUND)  # compiles, imports, and holds a codebook
     before = _peak()
     del small
     index = open_index(folder / "index")

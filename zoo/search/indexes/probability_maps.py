@@ -48,7 +48,7 @@ class ProbabilityMapsIndex(StoredIndex):
     needs: ClassVar[tuple[str, ...]] = ("probability_map",)
     tiny: ClassVar[Mapping[str, Any]] = {"centroids": 64}
     largest_block: ClassVar[int] = 256  # 60 maps of 64 x 64 are 1 MB
-    snapshot_format: ClassVar[str] = "safetensors"
+    snapshot_format: ClassVar[str] = "npy"
 
     def __init__(self, *, centroids: int, train_size: int, rounded: bool, seed: int) -> None:
         super().__init__()
@@ -169,13 +169,13 @@ class ProbabilityMapsIndex(StoredIndex):
         self._columns.map(codes)
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Returns the codebook, once there is one."""
-        return {} if self.codebook is None else {CODEBOOK: np.frombuffer(self.codebook.to_bytes(), np.uint8)}
+        """Returns the codebook's centroids (C, H, W, K), once there is one."""
+        return {} if self.codebook is None else {CODEBOOK: self.codebook.array}
 
     def restore_snapshot(self, content: Mapping[str, np.ndarray]) -> None:
-        """Takes the codebook; raises ValueError where the codes aren't its."""
+        """Takes the codebook, which stays on disk; raises ValueError where the codes aren't its."""
         if content:
-            self.codebook = MapCodebook.from_bytes(content[CODEBOOK].tobytes(), "its codebook")
+            self.codebook = MapCodebook.of(content[CODEBOOK])
         codes = [codes for codes, _ in self._columns.parts() if codes.size]
         if codes and (
             self.codebook is None
