@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,5 +60,5 @@ def _one_hot(labels: Tensor, classes: int) -> Tensor:
     if labels.numel() and (int(labels.min()) < UNDRAWN or int(labels.max()) >= classes):
         got = f"{int(labels.min())} … {int(labels.max())}"
         raise ValueError(f"labels must lie in -1 … {classes - 1} for {classes} classes, got {got}")
-    # -1 becomes a class of its own, which is left away.
-    return F.one_hot(labels.long() + 1, classes + 1)[..., 1:].permute(0, 3, 1, 2).float()
+    # Not F.one_hot, whose classes lie last: whoever searches by these maps reads them class by class.
+    return (labels[:, None] == torch.arange(classes, device=labels.device)[:, None, None]).float()
