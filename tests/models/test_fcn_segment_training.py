@@ -20,7 +20,7 @@ from sklearn.metrics import jaccard_score
 
 import zoo
 from zoo.models.fcn_segment.module import FCNSegment
-from zoo.models.fcn_segment.training import log_weights, poly_factor, segmentation_loss
+from zoo.models.fcn_segment.training import poly_factor, segmentation_loss, weights_by_share
 
 SIZES = {"train": 6, "val": 5}
 
@@ -69,8 +69,9 @@ def test_rates_fall_by_the_poly_schedule():
 
 
 def test_rare_classes_weigh_more():
-    found = log_weights([0.0, 0.01, 0.99])
+    found = weights_by_share([0.0, 0.01, 0.99], "log")
     assert found.tolist() == pytest.approx([1 / math.log(1.02), 1 / math.log(1.03), 1 / math.log(2.01)])
+    assert weights_by_share([0.0, 0.01, 0.99], "root_log").square().tolist() == pytest.approx(found.tolist())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -100,23 +101,30 @@ def test_a_schedule_without_an_end_is_refused(root, tmp_path):
 
 def by_hand(model, data):
     data.setup()
-    truth, predicted = [], []
+    truth, predicted, own = [], [], []
     for place in range(SIZES["val"]):
-        batch = data.selection("val", [f"s{place}"])
-        maps = model.embed(next(iter(batch))).probability_map
-        predicted.append(F.interpolate(maps, (48, 64), mode="bilinear")[0].argmax(0).numpy().ravel())
+        batch = next(iter(data.selection("val", [f"s{place}"])))
+        with torch.no_grad():
+            found = model.embed(batch).probability_map, model.net(batch.images)
+        for maps, rows in zip(found, (predicted, own), strict=True):
+            rows.append(F.interpolate(maps, (48, 64), mode="bilinear")[0].argmax(0).numpy().ravel())
         truth.append(data.label_map("val", place).ravel())
-    truth, predicted = np.concatenate(truth), np.concatenate(predicted)
+    truth, predicted, own = map(np.concatenate, (truth, predicted, own))
     seen = truth >= 0
-    overlap = jaccard_score(truth[seen], predicted[seen], labels=range(3), average=None)
+    overlap, fine = (jaccard_score(truth[seen], rows[seen], labels=range(3), average=None) for rows in (predicted, own))
     values = {"val/miou": overlap.mean(), "val/pixel_accuracy": (truth == predicted)[seen].mean()}
+    values["val/own_miou"] = fine.mean()
     return values | {f"val/iou/{name}": value for name, value in zip(NAMES, overlap, strict=True)}
 
 
 def test_validation_logs_the_overlap_of_every_class(root, tmp_path):
     model, data = built(root)
+    with torch.no_grad():  # what it begins with takes everything for one class
+        torch.nn.init.normal_(model.net.head.classifier.weight)
+        model.net.head.classifier.bias.zero_()
     wanted = by_hand(model.eval(), data)
     assert 0 < wanted["val/miou"] < 1
+    assert wanted["val/own_miou"] != wanted["val/miou"]
     found = trainer(tmp_path).validate(model, datamodule=data, verbose=False)[0]
     assert found == {name: pytest.approx(value, abs=1e-6) for name, value in wanted.items()}
 
@@ -151,14 +159,14 @@ def test_two_processes_train_one_model_and_find_what_one_finds(root, tmp_path):
     model.load_state_dict(states[0]["weights"])
     alone = trainer(tmp_path).validate(model.eval(), datamodule=data, verbose=False)[0]
     assert alone == {name: pytest.approx(value, abs=1e-6) for name, value in states[0]["metrics"].items()}
-    assert torch.equal(model.class_weights, log_weights(data.class_shares("train")))
+    assert torch.equal(model.class_weights, weights_by_share(data.class_shares("train"), "log"))
 
 
 def test_shares_that_are_given_are_not_counted(root, tmp_path):
     model, data = built(root, class_weighting="log", class_shares=[0.2, 0.3, 0.5])
     data.class_shares = None
     trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(model, datamodule=data)
-    assert torch.equal(model.class_weights, log_weights([0.2, 0.3, 0.5]))
+    assert torch.equal(model.class_weights, weights_by_share([0.2, 0.3, 0.5], "log"))
     plain, data = built(root)
     data.class_shares = None
     trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(plain, datamodule=data)

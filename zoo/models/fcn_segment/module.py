@@ -26,7 +26,7 @@ from zoo.models.fcn_segment.checks import (
 )
 from zoo.models.fcn_segment.heads import AtrousSum, LightHead
 from zoo.models.fcn_segment.net import FCN
-from zoo.models.fcn_segment.training import log_weights, poly_factor, segmentation_loss
+from zoo.models.fcn_segment.training import poly_factor, segmentation_loss, weights_by_share
 from zoo.models.fcn_segment.trunk import Trunk
 from zoo.module import Embedder
 from zoo.types import Batch, Representation, Role
@@ -91,8 +91,11 @@ class FCNSegment(Embedder):
         self._weighting, self._shares = class_weighting, class_shares
         self._optimizer, self._rates = optimizer, (learning_rate, head_learning_rate)
         self._momentum, self._decay, self._power = momentum, weight_decay, power
-        self.register_buffer("class_weights", torch.ones(count) if class_shares is None else log_weights(class_shares))
-        self.confusion = MulticlassConfusionMatrix(count, ignore_index=VOID, validate_args=False)
+        weights = torch.ones(count) if class_shares is None else weights_by_share(class_shares, class_weighting)
+        self.register_buffer("class_weights", weights)
+        confusion = {"ignore_index": VOID, "validate_args": False}
+        self.confusion = MulticlassConfusionMatrix(count, **confusion)
+        self.own_confusion = MulticlassConfusionMatrix(count, **confusion)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -150,13 +153,13 @@ class FCNSegment(Embedder):
 
     def setup(self, stage: str) -> None:
         """Counts, to fit with weights by share that aren't given, the classes of the training split; rank 0 alone."""
-        if stage != "fit" or self._weighting != "log" or self._shares is not None:
+        if stage != "fit" or self._weighting == "none" or self._shares is not None:
             return
         data = self.trainer.datamodule
         if data is None:  # a bare loader, as tests have
             return
         shares = data.class_shares(data.train_split) if self.trainer.is_global_zero else None
-        self.class_weights.copy_(log_weights(self.trainer.strategy.broadcast(shares)))
+        self.class_weights.copy_(weights_by_share(self.trainer.strategy.broadcast(shares), self._weighting))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the cross entropy of the pixels that have a class; raises ValueError for a batch without labels."""
@@ -171,18 +174,25 @@ class FCNSegment(Embedder):
                 dist.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Counts which pixels the probability maps, enlarged to the label maps, take for which class."""
+        """Counts which pixels the probability maps, and the network's own logits, enlarged, take for which class."""
         labels = _labels(batch)
         for piece, truth in zip(pieces(batch.images), pieces_like(labels, batch.images), strict=True):
-            maps = self.net.probabilities(piece)
-            large = F.interpolate(maps, truth.shape[1:], mode="bilinear", align_corners=False)
-            self.confusion.update(large.argmax(1), truth)
+            logits = self.net(piece)
+            maps = self.net.at_stride(logits, piece.shape[2:])
+            for found, confusion in ((maps, self.confusion), (logits, self.own_confusion)):
+                large = F.interpolate(found, truth.shape[1:], mode="bilinear", align_corners=False)
+                confusion.update(large.argmax(1), truth)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs mean IoU, pixel accuracy and the IoU of every class that was seen, over all ranks."""
-        confusion = self.confusion.compute()  # of all ranks
+        """Logs mean IoU, pixel accuracy and the IoU of every class that was seen, over all ranks.
+
+        They are those of the maps; `val/own_miou` is what the network reaches at its own, perhaps finer, resolution.
+        """
+        confusion, own = self.confusion.compute(), self.own_confusion.compute()  # of all ranks
         self.confusion.reset()
+        self.own_confusion.reset()
         overlap = intersection_over_union(confusion)
+        self.log("val/own_miou", intersection_over_union(own).nanmean().item(), sync_dist=True)
         self.log("val/miou", overlap.nanmean().item(), prog_bar=True, sync_dist=True)
         self.log("val/pixel_accuracy", pixel_accuracy(confusion).item(), sync_dist=True)
         for name, value in zip(self.class_names, overlap.tolist(), strict=True):

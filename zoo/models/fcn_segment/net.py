@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -48,8 +48,12 @@ class FCN(nn.Module):
 
         Probabilities are resampled, not logits: of a finer map each cell gets the mean of what lies in it.
         """
-        size = [-(-side // STRIDE) for side in images.shape[2:]]
-        found = self(images).softmax(dim=1)
+        return self.at_stride(self(images), images.shape[2:])
+
+    def at_stride(self, logits: Tensor, shape: Sequence[int]) -> Tensor:
+        """Returns the probabilities (B, C, ⌈H/8⌉, ⌈W/8⌉) that `logits (B, C, h, w)` of images of `shape` (H, W) are."""
+        size = [-(-side // STRIDE) for side in shape]
+        found = logits.softmax(dim=1)
         if list(found.shape[2:]) == size:
             return found
         return F.interpolate(found, size, mode="bilinear", align_corners=False, antialias=True)
