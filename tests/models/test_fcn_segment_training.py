@@ -20,7 +20,7 @@ from sklearn.metrics import jaccard_score
 
 import zoo
 from zoo.models.fcn_segment.module import FCNSegment
-from zoo.models.fcn_segment.training import poly_factor, segmentation_loss, weights_by_share
+from zoo.models.fcn_segment.training import log_weights, poly_factor, segmentation_loss
 
 SIZES = {"train": 6, "val": 5}
 
@@ -69,9 +69,8 @@ def test_rates_fall_by_the_poly_schedule():
 
 
 def test_rare_classes_weigh_more():
-    found = weights_by_share([0.0, 0.01, 0.99], "log")
+    found = log_weights([0.0, 0.01, 0.99])
     assert found.tolist() == pytest.approx([1 / math.log(1.02), 1 / math.log(1.03), 1 / math.log(2.01)])
-    assert weights_by_share([0.0, 0.01, 0.99], "root_log").square().tolist() == pytest.approx(found.tolist())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -159,14 +158,14 @@ def test_two_processes_train_one_model_and_find_what_one_finds(root, tmp_path):
     model.load_state_dict(states[0]["weights"])
     alone = trainer(tmp_path).validate(model.eval(), datamodule=data, verbose=False)[0]
     assert alone == {name: pytest.approx(value, abs=1e-6) for name, value in states[0]["metrics"].items()}
-    assert torch.equal(model.class_weights, weights_by_share(data.class_shares("train"), "log"))
+    assert torch.equal(model.class_weights, log_weights(data.class_shares("train")))
 
 
 def test_shares_that_are_given_are_not_counted(root, tmp_path):
     model, data = built(root, class_weighting="log", class_shares=[0.2, 0.3, 0.5])
     data.class_shares = None
     trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(model, datamodule=data)
-    assert torch.equal(model.class_weights, weights_by_share([0.2, 0.3, 0.5], "log"))
+    assert torch.equal(model.class_weights, log_weights([0.2, 0.3, 0.5]))
     plain, data = built(root)
     data.class_shares = None
     trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(plain, datamodule=data)

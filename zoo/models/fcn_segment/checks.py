@@ -8,7 +8,7 @@ from typing import Any
 
 HEADS = ("deeplab_v2", "light", "own")
 OPTIMIZERS = ("sgd", "adamw")
-WEIGHTINGS = ("none", "log", "root_log")
+WEIGHTINGS = ("none", "log")
 STRIDES = (8, 16, 32)
 
 
@@ -64,9 +64,7 @@ def check_shares(shares: Sequence[float] | None, weighting: str, classes: int) -
     if shares is None:
         return
     if weighting == "none":
-        raise ValueError(
-            "class_shares are of no use where class_weighting is none: set it to log or root_log, or them to null"
-        )
+        raise ValueError("class_shares are of no use where class_weighting is none: set it to log, or them to null")
     if not isinstance(shares, (list, tuple)) or len(shares) != classes or not all(map(_is_number, shares)):
         raise ValueError(f"class_shares must be {classes} numbers, one a class, got {shares!r}")
     if min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=0.01):

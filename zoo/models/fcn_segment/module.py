@@ -26,7 +26,7 @@ from zoo.models.fcn_segment.checks import (
 )
 from zoo.models.fcn_segment.heads import AtrousSum, LightHead
 from zoo.models.fcn_segment.net import FCN
-from zoo.models.fcn_segment.training import poly_factor, segmentation_loss, weights_by_share
+from zoo.models.fcn_segment.training import log_weights, poly_factor, segmentation_loss
 from zoo.models.fcn_segment.trunk import Trunk
 from zoo.module import Embedder
 from zoo.types import Batch, Representation, Role
@@ -91,8 +91,7 @@ class FCNSegment(Embedder):
         self._weighting, self._shares = class_weighting, class_shares
         self._optimizer, self._rates = optimizer, (learning_rate, head_learning_rate)
         self._momentum, self._decay, self._power = momentum, weight_decay, power
-        weights = torch.ones(count) if class_shares is None else weights_by_share(class_shares, class_weighting)
-        self.register_buffer("class_weights", weights)
+        self.register_buffer("class_weights", torch.ones(count) if class_shares is None else log_weights(class_shares))
         confusion = {"ignore_index": VOID, "validate_args": False}
         self.confusion = MulticlassConfusionMatrix(count, **confusion)
         self.own_confusion = MulticlassConfusionMatrix(count, **confusion)
@@ -153,13 +152,13 @@ class FCNSegment(Embedder):
 
     def setup(self, stage: str) -> None:
         """Counts, to fit with weights by share that aren't given, the classes of the training split; rank 0 alone."""
-        if stage != "fit" or self._weighting == "none" or self._shares is not None:
+        if stage != "fit" or self._weighting != "log" or self._shares is not None:
             return
         data = self.trainer.datamodule
         if data is None:  # a bare loader, as tests have
             return
         shares = data.class_shares(data.train_split) if self.trainer.is_global_zero else None
-        self.class_weights.copy_(weights_by_share(self.trainer.strategy.broadcast(shares), self._weighting))
+        self.class_weights.copy_(log_weights(self.trainer.strategy.broadcast(shares)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the cross entropy of the pixels that have a class; raises ValueError for a batch without labels."""

@@ -16,13 +16,9 @@ VOID = -1
 _OFFSET = 1.02  # keeps the weight of a class that all pixels have finite (Paszke et al. 2016, ENet, Sec. 5.2)
 
 
-def weights_by_share(shares: Sequence[float] | Tensor, weighting: str) -> Tensor:
-    """Returns (C,) float32: 1 / log(1.02 + share of the pixels) for "log", its square root for "root_log".
-
-    Rare classes count more, up to 50.5, or 7.1.
-    """
-    weights = 1 / torch.log(_OFFSET + torch.as_tensor(shares, dtype=torch.float64))
-    return (weights.sqrt() if weighting == "root_log" else weights).float()
+def log_weights(shares: Sequence[float] | Tensor) -> Tensor:
+    """Returns (C,) float32: 1 / log(1.02 + share of the pixels); rare classes count more, 50.5 at most."""
+    return (1 / torch.log(_OFFSET + torch.as_tensor(shares, dtype=torch.float64))).float()
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
