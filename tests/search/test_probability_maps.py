@@ -13,6 +13,7 @@ import zoo
 from zoo.files import BadFile
 from zoo.ops.sketches import combined_query, sketch_query
 from zoo.search import open_index
+from zoo.search.indexes.probability_maps import ProbabilityMapsIndex
 from zoo.search.map_codebook import ABSENT, MapCodebook, SketchTables
 from zoo.types import Representation
 
@@ -267,6 +268,26 @@ def test_codes_of_another_codebook_are_refused(tmp_path):
     index.codebook = MapCodebook(index.codebook.centroids[:, :, :4], GRID)
     index.save(tmp_path / "index")
     with pytest.raises(BadFile, match=r"its codes aren't those of MapCodebook\(C=5, K=4"):
+        open_index(tmp_path / "index")
+
+
+def test_an_opened_codebook_and_integer_ids_stay_on_disk(tmp_path):
+    filled().save(tmp_path / "index")
+    index = open_index(tmp_path / "index")
+    for array in (index.codebook.centroids, index._ids.array):
+        while array.base is not None and not isinstance(array, np.memmap):
+            array = array.base
+        assert isinstance(array, np.memmap)
+    with pytest.raises(ValueError, match=r"must be \(C, H, W, K\), got \(2, 6, 3\)"):
+        MapCodebook.of(np.zeros((2, 6, 3), np.uint8))
+
+
+def test_a_codebook_in_the_form_of_earlier_versions_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ProbabilityMapsIndex, "snapshot_format", "safetensors")
+        earlier.setattr(ProbabilityMapsIndex, "snapshot", lambda self: {"codebook": np.arange(9, dtype=np.uint8)})
+        filled().save(tmp_path / "index")
+    with pytest.raises(BadFile, match=r"codebook\.safetensors can't be read"):
         open_index(tmp_path / "index")
 
 

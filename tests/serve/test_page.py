@@ -156,6 +156,16 @@ def test_more_are_shown_behind_the_first(opened):
     assert ids(tab)[:12] == first
     assert len(set(ids(tab))) == 24
     assert "first 24 of 60 images" in tab.inner_text("#status")
+    # While another search is under way, more of what it will replace would be lies.
+    tab.evaluate(
+        "() => { const soon = window.fetch; window.fetch = (...asked) =>"
+        " new Promise((go) => setTimeout(go, 500)).then(() => soon(...asked)); }"
+    )
+    tab.click("#clear")
+    tab.wait_for_timeout(150)
+    tab.click("#more")
+    settled(tab)
+    assert ids(tab) == [f"scenes/{number}" for number in range(12)]
 
 
 def test_a_link_is_the_query(opened, served):

@@ -61,7 +61,7 @@ def read_array(folder: Path, entry: Mapping[str, Any]) -> np.ndarray:
     """Returns a data file as a read-only array, mapped into memory; raises BadFile where it is not what was written."""
     path = _checked_path(folder, entry)
     try:
-        return np.load(path, mmap_mode="r" if entry["count"] else None, allow_pickle=False)
+        return np.load(path, mmap_mode="r" if entry.get("count") else None, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BadFile(f"{path} can't be read: {error}") from None
 

@@ -310,7 +310,7 @@ function listenToButtons() {
   });
   $("link").addEventListener("click", copyLink);
   $("more").addEventListener("click", () => {
-    if (timer !== null) return; // the hits there are about to go
+    if ($("hits").classList.contains("stale")) return; // others are about to take their place
     $("problem").hidden = true;
     find(true);
   });
