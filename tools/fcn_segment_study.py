@@ -24,7 +24,7 @@ from torch import Tensor
 
 import zoo
 from zoo import config
-from zoo.checkpoints import load_model, save_weights, weights_hash
+from zoo.checkpoints import load_model, save_weights
 from zoo.files import replacing
 from zoo.metrics.functional import ndcg
 from zoo.metrics.functional.segmentation import intersection_over_union, pixel_accuracy
@@ -215,7 +215,7 @@ class Networks:
 
     def maps(self, model: Any) -> Tensor:
         """Returns the maps (N, C, H, W) of all frames."""
-        file = self.folder / f"maps-{weights_hash(model)}.npy"
+        file = self.folder / f"maps-{model.fingerprint()}.npy"
         if not file.is_file():
             maps = self._described(lambda batch: model.embed(batch).probability_map, model)
             with replacing(file) as stream:

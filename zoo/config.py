@@ -7,7 +7,6 @@ import os
 import sys
 from contextlib import contextmanager
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +38,10 @@ def conf_dir() -> Path:
 def plugin_conf_dirs() -> dict[str, Path]:
     """Returns package → its `conf` folder for every plugin that ships configs, without importing any of them."""
     found: dict[str, Path] = {}
-    for kind in registry.KINDS.values():
-        for point in metadata.entry_points(group=kind.entry_points):
-            package = point.value.split(":")[0].split(".")[0]
-            folder = _conf_beside(package)
-            if folder is not None:
-                found[package] = folder
+    for package in {point.value.split(":")[0].split(".")[0] for point in registry.plugin_points()}:
+        folder = _conf_beside(package)
+        if folder is not None:
+            found[package] = folder
     return dict(sorted(found.items()))  # which of two equal names wins must not depend on the order of a directory
 
 

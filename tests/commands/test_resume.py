@@ -55,6 +55,22 @@ def test_best_and_last_are_kept_and_describe_themselves(runs):
         assert model.registered["parameters"]["g"] == [16, 16]
 
 
+def test_an_average_of_the_weights_is_what_is_kept_and_goes_on_too(tmp_path, command):
+    average = ["callbacks=[checkpoint,last,weight_average]", "callbacks.weight_average.decay=0.5", "data.root=data"]
+    for folder, *more in (("whole", 2), ("parts/first", 1), ("parts/second", 2, "ckpt_path=last")):
+        words = [f"hydra.run.dir={folder}", f"trainer.max_epochs={more[0]}", *more[1:]]
+        command("zoo", "train", *TINY, *average, *words)
+    whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts" / "second")
+    for state in ("state_dict", "current_model_state"):
+        for name, value in whole[state].items():
+            assert torch.equal(value, parts[state][name]), (state, name)
+    assert any(
+        not torch.equal(value, whole["current_model_state"][name]) for name, value in whole["state_dict"].items()
+    )
+    kept = checkpoints.load_model(str(tmp_path / "whole" / "checkpoints" / "last.ckpt")).state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in whole["state_dict"].items())
+
+
 def test_a_terminated_run_fails_and_keeps_what_it_learnt(tmp_path):
     words = [*TINY, f"hydra.run.dir={tmp_path / 'run'}", f"data.root={tmp_path / 'data'}", "trainer.max_epochs=100000"]
     child = subprocess.Popen([sys.executable, "-m", "zoo.commands.train", *words], stdout=-1, stderr=-1, text=True)

@@ -227,8 +227,11 @@ def test_vectors_have_captions_too_which_last_while_the_index_grows(tmp_path, ca
     with pytest.raises(UsageError, match="drawing needs an index of probability maps, got one that holds vector"):
         run("search", tmp_path, f"index_path={tmp_path / 'index'}", f"drawing={root / 'a/0.png'}")
     table.write_text("id,caption\nz/0,a red car\n")
-    with pytest.raises(UsageError, match=r"must name images of the index, such as a/1, .*, got 1 of z/0"):
-        run("index", tmp_path, place, f"captions={table}")
+    for folder in (place, f"out={tmp_path / 'other'}"):
+        with pytest.raises(UsageError, match=r"must name images of the index, such as a/[01], .*, got 1 of z/0"):
+            run("index", tmp_path, folder, f"captions={table}")
+    assert not (tmp_path / "other").exists()
+    run("index", tmp_path, f"out={tmp_path / 'other'}")
     with pytest.raises(BadFile, match=r"captions must be a \.json or .csv file"):
         run("index", tmp_path, place, f"captions={tmp_path / 'captions.txt'}")
 

@@ -161,6 +161,25 @@ def test_two_processes_train_one_model_and_find_what_one_finds(root, tmp_path):
     assert torch.equal(model.class_weights, log_weights(data.class_shares("train")))
 
 
+def test_what_class_weights_add_is_taken_back_outside_training(root):
+    shares, share = [0.2, 0.3, 0.5], 0.5
+    batch = FCNSegment.tiny_batch()
+    found = {}
+    for correction in (0.0, share):
+        torch.manual_seed(0)
+        model, _ = built(root, class_weighting="log", class_shares=shares, prior_correction=correction)
+        loss = segmentation_loss(model.net(batch.images), batch.label_map.clamp(max=2), model.class_weights)
+        found[correction] = model.eval().embed(batch).probability_map, loss
+    plain, corrected = found[0.0][0], found[share][0]
+    assert found[0.0][1] == found[share][1]
+    assert (plain - corrected).abs().max() > 1e-3
+    logits = model.net(batch.images).detach() - share * log_weights(shares).log()[:, None, None]
+    wanted = torch.nn.functional.interpolate(
+        logits.softmax(1), corrected.shape[2:], mode="bilinear", align_corners=False, antialias=True
+    )
+    assert torch.allclose(corrected, wanted, atol=1e-6)
+
+
 def test_shares_that_are_given_are_not_counted(root, tmp_path):
     model, data = built(root, class_weighting="log", class_shares=[0.2, 0.3, 0.5])
     data.class_shares = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import zoo
 from zoo.ops.sketches import combined_query, sketch_query
 from zoo.search.index import open_index
 from zoo.serve.drawings import packed, unpacked
@@ -125,21 +127,34 @@ def test_filters_hold_for_everything(client, drawn):
         ({"drawing": {"size": [12, 16], "runs": [3, 192]}}, 400, "drawing.runs", "hold classes -1 … 2, got 3 … 3"),
         ({"drawing": {"size": [12, 16], "runs": [0]}}, 400, "drawing.runs", "pairs"),
         ({"drawing": {"size": [12, 16], "runs": [0, 2**63 - 1, 0, 2**63 - 1]}}, 400, "drawing.runs", "add up to 192"),
-        ({"item": "scenes/99"}, 404, "id", "got 'scenes/99'"),
-        ({"item": "../../etc/passwd"}, 404, "id", "passwd"),
+        ({"item": "scenes/99"}, 404, "item", "got 'scenes/99'"),
+        ({"item": "../../etc/passwd"}, 404, "item", "passwd"),
         ({"photo": "0" * 64}, 404, "photo", "photo"),
         ({"k": 0}, 422, "k", "greater than or equal to 1"),
         ({"k": 900, "offset": 200}, 400, "offset + k", "at most 1000, got 200 + 900"),
-        ({"rerankers": ["aqe"]}, 400, "rerankers", "be among none, got aqe"),
+        ({"rerankers": ["aqe"]}, 400, "rerankers", "be left out: the server has none, got aqe"),
+        ({"rerankers": ["\ud800"]}, 400, "rerankers", r"got \ud800"),
         ({"where": {"path": "x"}}, 400, "where", "other than path"),
         ({"tekst": "x"}, 422, "tekst", "tekst"),
     ],
 )
 def test_what_cant_be_asked_is_told(client, drawn, asked, status, argument, message):
-    answer = client(drawn).post("/api/search", json=asked)
+    # Written as ASCII: a half of a surrogate pair is JSON, and can't be sent otherwise.
+    answer = client(drawn).post("/api/search", content=json.dumps(asked))
     problem = answer.json()["error"]
     assert (answer.status_code, problem["argument"]) == (status, argument)
     assert message in problem["message"]
+
+
+def test_what_is_no_json_and_words_without_captions_are_told(client, drawn, tmp_path):
+    index, uncaptioned = zoo.create("index", "flat"), tmp_path / "plain"
+    index.add(["a", "b"], Representation(vector=torch.eye(2)))
+    index.save(uncaptioned, {})
+    broken = client(drawn).post("/api/search", content="{").json()["error"]
+    assert broken["message"].startswith("body must be JSON, got Expecting property name")
+    answer = client(uncaptioned).post("/api/search", json={"text": "car"})
+    assert (answer.status_code, answer.json()["error"]["argument"]) == (400, "text")
+    assert client(uncaptioned).post("/api/search", json={"text": " "}).status_code == 200
 
 
 def test_thumbnails_are_small_and_cached(client, drawn):

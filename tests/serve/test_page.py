@@ -194,11 +194,22 @@ def test_keys_alone_will_do(opened):
     for key in ("ArrowLeft", "ArrowUp", "ArrowUp"):
         tab.keyboard.press(key)
     assert re.fullmatch(r"column 8, row 5, nothing", tab.inner_text("#where"))
+    pixel = "canvas => [...canvas.getContext('2d').getImageData(7, 4, 1, 1).data].slice(0, 3).join(', ')"
+    ink = tab.eval_on_selector("#canvas", "canvas => getComputedStyle(canvas).color")
+    assert ink == f"rgb({tab.eval_on_selector('#canvas', pixel)})"
     with tab.expect_response(lambda answer: "/api/search" in answer.url):
         tab.keyboard.press("Space")
     settled(tab)
+    assert re.fullmatch(r"column 8, row 5, thing", tab.inner_text("#where"))
+    assert tab.eval_on_selector("#canvas", pixel) == "255, 255, 255"  # on dark red
     assert "distance" in tab.inner_text("#hits")
-    for key in ("r", "ArrowRight", "Space", "ArrowDown", "ArrowDown", "ArrowRight", "Space"):
+    for key in ("r", "Space", "Escape"):  # a corner that is given up
+        tab.keyboard.press(key)
+    drawn = labels(tab)
+    tab.keyboard.press("Space")
+    tab.keyboard.press("Escape")
+    assert labels(tab) == drawn
+    for key in ("b", "r", "ArrowRight", "Space", "ArrowDown", "ArrowDown", "ArrowRight", "Space"):
         tab.keyboard.press(key)
     assert labels(tab) > 10
     settled(tab)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +51,14 @@ def test_two_workers_answer_from_one_index_and_know_each_others_photos(described
         assert {hit["hits"][0]["id"] for hit in found} == {"a/1"}
         workers = {line for _ in range(40) for line in _workers(server.url)}
         assert len(workers) == 2
+        os.kill(int(lost := workers.pop()), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while len(workers) < 2 and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # what was sent to the one that was killed
+                workers |= _workers(server.url) - {lost}
+            time.sleep(0.05)
+        assert len(workers) == 2
+        assert f"worker {lost} has ended with -9; another takes its place" in server.log.read_text(encoding="utf-8")
     finally:
         code = server.stop(signal.SIGTERM)
     assert code == 0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zoo.search.caption_files import Captions
+    from zoo.search.features import Features
     from zoo.search.index import Index
 
 _BLOCK = 10_000  # payloads that are read at a time
@@ -38,11 +39,26 @@ def captions_file(asked: Any, built: Index) -> str | None:
     return str(Path(asked).expanduser().resolve())
 
 
+def check_some_fit(captions: Captions, *places: Index | Features) -> None:
+    """Raises UsageError where a file knows none of the images of these places, before anything is written."""
+    from zoo.search._names import named
+
+    for place in places:
+        ids = list(place.ids)
+        for start in range(0, len(ids), _BLOCK):
+            block = ids[start : start + _BLOCK]
+            pairs = zip(block, place.payloads(block), strict=True)
+            if any(captions.find(id_, payload.get("path")) is not None for id_, payload in pairs):
+                return
+    there, known = named(ids), named(captions.files)
+    raise UsageError(f"captions must name images of the index, such as {there}, got {len(captions)} of {known}")
+
+
 def attach(built: Index, captions: Captions, file: str) -> int:
     """Puts captions into the payloads of the items that have some; returns how many payloads have changed.
 
     Says of how many images file and index don't share. Items that the file doesn't know lose what captions they had;
-    of several items that fit the same image none gets any. Raises UsageError where the file knows no item.
+    of several items that fit the same image none gets any.
     """
     from zoo.search._names import named
 
@@ -81,9 +97,6 @@ def _owners(built: Index, captions: Captions, ids: Sequence[Any]) -> dict[Any, i
             number = captions.find(id_, payload.get("path"))
             if number is not None:
                 numbers[id_] = number
-    if ids and not numbers:
-        there, known = named(ids), named(captions.files)
-        raise UsageError(f"captions must name images of the index, such as {there}, got {len(captions)} of {known}")
     counts = Counter(numbers.values())
     shared = [id_ for id_, number in numbers.items() if counts[number] > 1]
     if shared:

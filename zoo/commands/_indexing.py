@@ -99,7 +99,9 @@ def _train(built: Index, features: Features) -> bool:
     wanted = 0 if one is None else min(built.sample_size(one), len(features))
     if wanted:
         log.info(
-            "the index learns from %s of %s images, which may take a minute or two", f"{wanted:,}", f"{len(features):,}"
+            "the index learns from %s of %s images, each described now and again when it is added",
+            f"{wanted:,}",
+            f"{len(features):,}",
         )
         places = sorted(random.Random(_SEED).sample(range(len(features)), wanted))
         ids = [features.ids[place] for place in places]

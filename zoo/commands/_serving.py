@@ -81,16 +81,15 @@ def serve_in_workers(
 ) -> None:
     """Answers requests in so many processes, as `serve_here` does; one that dies is replaced."""
     import uvicorn
-    from uvicorn.supervisors import Multiprocess
 
     from zoo.serve.settings import VARIABLE
+    from zoo.serve.workers import Workers
 
     os.environ[VARIABLE] = settings.text()
     config = uvicorn.Config("zoo.serve.app:from_environment", factory=True, workers=workers, **_options(grace))
     try:
-        # A worker may be busy opening the index, or describing a photo, without being dead.
         with _ended_by_signals():
-            supervisor = Multiprocess(config, sockets=[listener])
+            supervisor = Workers(config, sockets=[listener])
             tell()  # it heeds signals from now on
             supervisor.run()
     finally:
@@ -104,7 +103,6 @@ def _options(grace: float) -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": max(1, round(grace)),
-        "timeout_worker_healthcheck": 60,
     }
 
 

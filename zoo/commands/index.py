@@ -43,6 +43,8 @@ def index(cfg: DictConfig) -> None:
     built, before = _opened(cfg, folder, features)
     file = _captioning.captions_file(cfg.captions, built)
     captions = None if file is None else read_captions(file)
+    if captions is not None and cfg.captions is not None:
+        _captioning.check_some_fit(captions, built, features)
     noted = file or dict(built.about).get("captions")
     gone = _indexing.gone(built, features, cfg.prune)
     block = min(cfg.block, _LIVE) if live else cfg.block

@@ -89,6 +89,9 @@ def _answer_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            problem = Refused(422, "body", "be JSON", f"{first['ctx']['error']} at character {first['loc'][-1]}")
+            return JSONResponse(problem.plain(), problem.status)
         argument = ".".join(str(part) for part in first["loc"] if part not in ("body", "path", "query")) or "body"
         text = first["msg"][:1].lower() + first["msg"][1:]
         problem = Refused(422, argument, f"be valid ({text})", repr(first.get("input")))

@@ -132,7 +132,7 @@ class Engine:
             "needs": list(self.index.needs),
             "classes": classes,
             "map_size": None if self.grid is None else list(self.grid),
-            "captions": any("captions" in payload for payload in payloads),
+            "captions": "captions" in self.index.about or any("captions" in payload for payload in payloads),
             "pictures": any("path" in payload for payload in payloads),
             "photos": self.takes_photos,
             "rerankers": list(self.rerankers),
@@ -179,14 +179,14 @@ class Engine:
             raise Refused(404, "id", "be that of an item whose picture is known", name)
         return key, payload
 
-    def id_of(self, name: str) -> Id:
+    def id_of(self, name: str, argument: str = "id") -> Id:
         """Returns the id of an item that the index holds and that may be seen; raises Refused for any other."""
         try:
             key = type(self._ids[0])(name) if len(self) else name
         except ValueError:
             key = name
         if key not in self.index or not _fits(self.index.payloads([key])[0], self.settings.where):
-            raise Refused(404, "id", "be that of an item of the index", repr(name))
+            raise Refused(404, argument, "be that of an item of the index", repr(name))
         return key
 
     def _opened_models(self) -> list[Describer]:
@@ -206,7 +206,9 @@ class Engine:
         """Returns the re-rankers that are used: all where none are named, none with text, whose order they'd undo."""
         for name in asked.rerankers or ():
             if name not in self.rerankers:
-                raise Refused(400, "rerankers", f"be among {', '.join(self.rerankers) or 'none'}", name)
+                known = ", ".join(self.rerankers)
+                rule = f"be among {known}" if known else "be left out: the server has none"
+                raise Refused(400, "rerankers", rule, name)
         if asked.text.strip() and asked.rerankers:
             raise Refused(400, "rerankers", "be left out with text, whose order they would undo", asked.rerankers)
         if asked.empty or asked.text.strip():
@@ -227,7 +229,7 @@ class Engine:
         if not (asked.drawn or asked.base):
             return self._listed(count, where, words)
         items, extra, metadata = self._query(asked)
-        exclude = None if asked.item is None else self.id_of(asked.item)
+        exclude = None if asked.item is None else self.id_of(asked.item, "item")
         text = {"words": words} if words[0] else {}
         further = () if extra is None else (self.extra, extra)
         pipeline = Pipeline(self.index, stages, self.settings.shortlist)
@@ -250,7 +252,7 @@ class Engine:
         """Returns the query, that of the further features, and its metadata."""
         extra, metadata = None, {}
         if asked.item is not None:
-            key = self.id_of(asked.item)
+            key = self.id_of(asked.item, "item")
             items, payload = self.index.get([key]), self.index.payloads([key])[0]
             extra = None if self.extra is None else self.extra.get([key])
             metadata = {name: payload[name] for name in ("width", "height") if name in payload}

@@ -14,9 +14,11 @@ class Refused(Exception):
     """
 
     def __init__(self, status: int, argument: str, rule: str, got: Any, retry: int | None = None) -> None:
-        self.status, self.argument, self.rule, self.retry = status, argument, rule, retry
-        self.got = text if len(text := str(got)) <= _LONGEST else f"{text[:_LONGEST]}…"
-        super().__init__(f"{argument} must {rule}, got {self.got}")
+        self.status, self.rule, self.retry = status, rule, retry
+        self.argument = argument.encode(errors="backslashreplace").decode()
+        text = str(got).encode(errors="backslashreplace").decode()  # halves of surrogate pairs can't be sent
+        self.got = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+        super().__init__(f"{self.argument} must {rule}, got {self.got}")
 
     def plain(self) -> dict[str, Any]:
         """Returns the body of the answer."""

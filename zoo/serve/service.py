@@ -57,6 +57,8 @@ class Service:
             raise Refused(400, "offset + k", f"be at most {self.settings.most}", got)
         if request.photo is not None and request.item is not None:
             raise Refused(400, "photo and item", "not both be given", "both")
+        if request.text.strip() and not self.described["captions"]:
+            raise Refused(400, "text", "be left out: the images of the index have no captions", request.text)
         labels = None
         if drawing is not None:
             if engine.grid is None:

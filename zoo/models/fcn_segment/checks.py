@@ -59,6 +59,14 @@ def check_numbers(positive: Mapping[str, Any], natural: Mapping[str, Any]) -> No
                 raise ValueError(f"{name} must be a finite number {rule}, got {value!r}")
 
 
+def check_correction(share: Any, weighting: str) -> None:
+    """Raises ValueError unless `share` of the class weights can be taken back."""
+    if not _is_number(share) or not 0 <= share <= 1:
+        raise ValueError(f"prior_correction must be a number in 0 … 1, got {share!r}")
+    if share and weighting == "none":
+        raise ValueError(f"prior_correction must be 0 where class_weighting is none, got {share!r}")
+
+
 def check_shares(shares: Sequence[float] | None, weighting: str, classes: int) -> None:
     """Raises ValueError unless `shares` are those of the classes, or None."""
     if shares is None:

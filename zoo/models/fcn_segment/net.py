@@ -43,15 +43,12 @@ class FCN(nn.Module):
         """Returns logits (B, C, h, w) float32 of `images` (B, 3, H, W) in [0, 1], at the network's own resolution."""
         return self.head(self.trunk(images)).float()
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Returns (B, C, ⌈H/8⌉, ⌈W/8⌉) float32, summing to 1 over C.
-
-        Probabilities are resampled, not logits: of a finer map each cell gets the mean of what lies in it.
-        """
-        return self.at_stride(self(images), images.shape[2:])
-
     def at_stride(self, logits: Tensor, shape: Sequence[int]) -> Tensor:
-        """Returns the probabilities (B, C, ⌈H/8⌉, ⌈W/8⌉) that `logits (B, C, h, w)` of images of `shape` (H, W) are."""
+        """Returns the probabilities (B, C, ⌈H/8⌉, ⌈W/8⌉) that `logits (B, C, h, w)` of images of `shape` (H, W) are.
+
+        They sum to 1 over C. Probabilities are resampled, not logits: of a finer map each cell gets the mean of what
+        lies in it.
+        """
         size = [-(-side // STRIDE) for side in shape]
         found = logits.softmax(dim=1)
         if list(found.shape[2:]) == size:

@@ -11,7 +11,7 @@ export class Drawing {
     [canvas.width, canvas.height] = [width, height];
     this.context = canvas.getContext("2d");
     this.labels = new Int16Array(width * height).fill(UNDRAWN);
-    this.cursor = null;
+    this.cursor = this.corner = null;
     this.show();
   }
 
@@ -58,10 +58,16 @@ export class Drawing {
     this.labels.forEach((label, place) => {
       if (label !== UNDRAWN) picture.data.set([...this.colours[label], 255], 4 * place);
     });
-    if (this.cursor) {
-      const place = 4 * (this.cursor[1] * this.width + this.cursor[0]);
-      picture.data.set([255 - picture.data[place], 255 - picture.data[place + 1], 255 - picture.data[place + 2], 255], place);
-    }
+    for (const cell of [this.corner, this.cursor]) if (cell) picture.data.set(this.mark(cell), 4 * (cell[1] * this.width + cell[0]));
     this.context.putImageData(picture, 0, 0);
+  }
+
+  /** Returns what stands out at a cell: black or white on what is drawn, ink on paper. */
+  mark([x, y]) {
+    const label = this.labels[y * this.width + x];
+    if (label === UNDRAWN) return [...getComputedStyle(this.canvas).color.match(/\d+/g).slice(0, 3).map(Number), 255];
+    const [red, green, blue] = this.colours[label];
+    const shade = 0.3 * red + 0.59 * green + 0.11 * blue > 127 ? 0 : 255;
+    return [shade, shade, shade, 255];
   }
 }

@@ -234,23 +234,27 @@ function listenToPointer() {
   }
 }
 
-let corner = null;
-
 function drawByKeys(event) {
+  if (event.key === "Escape" && drawing.corner) {
+    drawing.corner = null;
+    return point(drawing.cursor);
+  }
   const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!move && event.key !== " ") return;
   event.preventDefault();
   const [x, y] = drawing.cursor ?? [drawing.width >> 1, drawing.height >> 1];
   if (move) return point([clamp(x + move[0], drawing.width), clamp(y + move[1], drawing.height)]);
   point([x, y]);
-  if (tool() === "rectangle" && !corner) {
-    corner = [x, y];
+  if (tool() === "rectangle" && !drawing.corner) {
+    drawing.corner = [x, y];
+    drawing.show();
     return ($("where").textContent = "first corner");
   }
   remember();
-  if (tool() === "rectangle") drawing.rectangle(corner, [x, y], label());
+  if (tool() === "rectangle") drawing.rectangle(drawing.corner, [x, y], label());
   else drawing.line([x, y], [x, y], Number($("size").value), label());
-  corner = null;
+  drawing.corner = null;
+  point([x, y]);
   changed();
 }
 
