@@ -247,7 +247,8 @@ class Networks:
         last = folder / "last.ckpt"
         trainer = lightning.Trainer(
             accelerator="cpu", max_epochs=self.epochs, logger=False, limit_val_batches=0, enable_model_summary=False,
-            callbacks=[ModelCheckpoint(folder, save_last=True, save_top_k=0)], use_distributed_sampler=False,
+            callbacks=[ModelCheckpoint(folder, filename="last", enable_version_counter=False)],
+            use_distributed_sampler=False,
         )  # fmt: skip
         trainer.fit(model, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
         say(f"without {sequence}: {self.epochs} epochs, {time.process_time() - started:.0f} s of CPU")
