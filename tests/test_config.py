@@ -159,7 +159,7 @@ def test_every_choice_composes(command, choice):
     composed = config.compose(command, [choice])
     group, name = choice.split("=")
     if group in registry.KINDS and group not in SEVERAL:
-        assert composed[group].name == name
+        assert composed[group].name == registry.RENAMED.get(group, {}).get(name, name)
     assert {"seed", "run_name", "model", "trainer"} <= set(OmegaConf.to_container(composed, resolve=False))
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
 
+import zoo
 from zoo import registry
 
 
@@ -143,3 +145,59 @@ def test_every_other_way_to_fail_is_the_plugins_own(distribution, reference, sou
     with pytest.raises(registry.BrokenPlugin) as caught:
         registry.load("model", "rank")
     assert str(caught.value).startswith(f"model 'rank' of bad-luck 3.1 can't be loaded: {cause}")
+
+
+def require(tmp_path, distribution, version):
+    """Lets a made-up distribution declare which versions of the zoo it is made for."""
+    file = next((tmp_path / "site").glob(f"{distribution}-*.dist-info")) / "METADATA"
+    file.write_text(file.read_text() + f"Requires-Dist: spatial-zoo{version}\nRequires-Dist: spatial-zoo-extra<0.0.1\n")
+
+
+@pytest.mark.parametrize(("version", "fits"), [("<0.0.5", False), (">=99", False), (">=0.0.1", True), ("", True)])
+def test_a_plugin_made_for_another_version_of_the_zoo_says_so_before_its_code_runs(
+    distribution, tmp_path, version, fits
+):
+    distribution("old_rank", "2.0", {"rank": "old_rank:Rank"}, {"old_rank.py": "class Rank: ...\nimport sys\n"})
+    require(tmp_path, "old_rank", version)
+    if fits:
+        assert registry.load("model", "rank").__name__ == "Rank"
+        return
+    ours = registry.origin_of_builtins().split()[1]
+    says = f"model 'rank': old_rank 2.0 is made for spatial-zoo {version}, this is {ours}: install another version"
+    with pytest.raises(registry.BrokenPlugin, match=re.escape(says)):
+        registry.load("model", "rank")
+    assert registry.entries("model")["rank"].problem is not None
+    assert "old_rank" not in sys.modules
+
+
+def test_a_former_name_is_taken_with_a_warning(monkeypatch):
+    monkeypatch.setitem(registry.RENAMED, "model", {"relation_net": "two_stage_rn"})
+    with pytest.warns(FutureWarning, match="model 'relation_net' is called 'two_stage_rn' now"):
+        assert registry.lookup("model", "relation_net").name == "two_stage_rn"
+    with pytest.warns(FutureWarning, match="'relation_net'"):
+        model = zoo.create_model("relation_net", g=[8, 8], h=[8], f=[8, 8], question_layer=2)
+    assert model.registered["name"] == "two_stage_rn"
+
+
+def test_a_plugin_may_take_a_name_that_was_ours_once(monkeypatch, distribution):
+    monkeypatch.setitem(registry.RENAMED, "model", {"relation_net": "two_stage_rn"})
+    distribution("net", "1", {"relation_net": "net:Net"}, {"net.py": "class Net: ...\n"})
+    assert registry.lookup("model", "relation_net").origin == "net 1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"), [(k, *pair) for k, names in registry.RENAMED.items() for pair in names.items()]
+)
+def test_every_former_name_composes_to_the_present_one(command, kind, old, new):
+    assert new in registry.entries(kind)
+    assert old not in registry.entries(kind)
+    verb = {"data": "embed"}.get(kind, "eval")
+    shown = {command("zoo", verb, f"{kind}={name}", "--cfg", "job").stdout for name in (old, new)}
+    assert len(shown) == 1
+
+
+def test_a_former_name_on_the_command_line_is_told(command):
+    done = command(
+        "zoo", "eval", "data=images", "data.root=nowhere", "model=global_descriptor", "benchmark=instances", code=2
+    )
+    assert "data=images is called data=folder now; the old name will go" in done.stdout

@@ -22,6 +22,7 @@ _DDP_VARIABLES = (
     "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS",
 )  # fmt: skip
 
+LOCAL = "zoo_conf"  # folder of the user's own configs, looked for where the command is called
 _MISSING = "???"  # how OmegaConf spells a value that has to be given
 
 
@@ -56,13 +57,43 @@ def _conf_beside(package: str) -> Path | None:
     return None
 
 
+def conf_dirs() -> dict[str, Path]:
+    """Returns who provides configs → the folder, in the order in which they are looked through.
+
+    The user's own come last: they add names, and can't change what a packaged name means.
+    """
+    local = {LOCAL: Path(LOCAL).resolve()} if Path(LOCAL).is_dir() else {}
+    return {registry.DISTRIBUTION: conf_dir(), **plugin_conf_dirs(), **local}
+
+
+def groups() -> list[str]:
+    """Returns the groups of which a command line chooses."""
+    folders = [path for folder in conf_dirs().values() for path in folder.iterdir() if path.is_dir()]
+    return sorted({path.name for path in folders if not path.name.startswith((".", "_"))})
+
+
+def options(group: str) -> list[str]:
+    """Returns the names of all YAMLs of a group."""
+    return sorted({path.stem for folder in conf_dirs().values() for path in (folder / group).glob("*.yaml")})
+
+
 def config_file(group: str, name: str) -> Path | None:
-    """Returns the YAML of a name: the zoo's own, else a plugin's, else None."""
-    for folder in (conf_dir(), *plugin_conf_dirs().values()):
+    """Returns the YAML of a name: the zoo's own, else a plugin's, else the user's, else None."""
+    for folder in conf_dirs().values():
         path = folder / group / f"{name}.yaml"
         if path.is_file():
             return path
     return None
+
+
+def provider(group: str, name: str) -> str:
+    """Returns who a config is of: a distribution with its version, or the folder of the user's own."""
+    path = config_file(group, name)
+    who = next(who for who, folder in conf_dirs().items() if path and path.is_relative_to(folder))
+    if who == registry.DISTRIBUTION:
+        return registry.origin_of_builtins()
+    versions = {point.value.split(":")[0].split(".")[0]: point.dist for point in registry.plugin_points()}
+    return f"{versions[who].name} {versions[who].version}" if who in versions else who
 
 
 def description(group: str, name: str) -> str:
@@ -75,13 +106,13 @@ def description(group: str, name: str) -> str:
 
 
 def register_plugin_configs() -> None:
-    """Lets Hydra find plugins' configs, in this process only; a plugin adds names and can't override ours."""
+    """Lets Hydra find plugins' configs and the user's, in this process only; they add names and can't override ours."""
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
     class ZooSearchPath(SearchPathPlugin):
         def manipulate_search_path(self, search_path: Any) -> None:
-            for provider, folder in plugin_conf_dirs().items():
+            for provider, folder in list(conf_dirs().items())[1:]:
                 search_path.append(provider=provider, path=folder.resolve().as_uri())
 
     if not any(plugin.__name__ == "ZooSearchPath" for plugin in Plugins.instance().discover(SearchPathPlugin)):
@@ -130,6 +161,7 @@ def create(kind: str, name: str, **parameters: Any) -> Any:
 
     A plugin's class without a YAML is built from `parameters` alone.
     """
+    name = registry.current_name(kind, name)
     cls = registry.load(kind, name)
     if config_file(kind, name) is not None:
         parameters = complete(kind, name, parameters)

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import warnings
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import metadata
@@ -56,6 +57,11 @@ KINDS = {
 }
 
 
+# kind → former name → the name now. A former name is taken, with a warning, until the next minor version but one; its
+# YAML holds nothing but `defaults: [the name now]`.
+RENAMED = {"data": {"images": "folder"}}
+
+
 @dataclass(frozen=True)
 class Entry:
     """A registered name: `reference` is "module:attribute", `origin` the distribution and its version.
@@ -99,13 +105,22 @@ def shadowed(kind: str) -> list[Entry]:
 
 def lookup(kind: str, name: str) -> Entry:
     """Returns the entry of `name`; raises UnknownName with the nearest name, or BrokenPlugin if two claim it."""
-    table = entries(kind)
+    table, name = entries(kind), current_name(kind, name)
     if name not in table:
         known = ", ".join(table) or "none"
         raise UnknownName(f"unknown {kind} '{name}'; known: {known}.{suggest(name, table)}")
     if table[name].problem:
         raise BrokenPlugin(f"{kind} '{name}': {table[name].problem}")
     return table[name]
+
+
+def current_name(kind: str, name: str) -> str:
+    """Returns the name that a former one of the zoo stands for, with a FutureWarning; any other name as it is."""
+    new = RENAMED.get(kind, {}).get(name)
+    if new is None or name in _plugin_entries(kind):
+        return name
+    warnings.warn(f"{kind} '{name}' is called '{new}' now; the old name will go", FutureWarning, stacklevel=2)
+    return new
 
 
 def plugin_versions() -> dict[str, str]:
@@ -197,8 +212,26 @@ def _plugin_entries(kind: str) -> dict[str, Entry]:
     claims: dict[str, dict[str, Entry]] = {}
     for point in plugin_points(kind):
         origin = f"{point.dist.name} {point.dist.version}"
-        claims.setdefault(point.name, {})[origin] = Entry(kind, point.name, point.value, origin)
+        entry = Entry(kind, point.name, point.value, origin, _made_for_another(point.dist))
+        claims.setdefault(point.name, {})[origin] = entry
     return {name: _settle(list(by_origin.values())) for name, by_origin in claims.items()}
+
+
+def _made_for_another(plugin: metadata.Distribution) -> str | None:
+    """Returns what is wrong where a plugin's own metadata rule out this version of the zoo; nothing of it is run."""
+    wanted = [line for line in plugin.requires or () if re.match(rf"{DISTRIBUTION}\b(?!-)", line)]
+    version = origin_of_builtins().split()[1]
+    if not wanted or not version[0].isdigit():
+        return None
+    from packaging.requirements import Requirement
+
+    for each in map(Requirement, wanted):
+        if not each.specifier.contains(version, prereleases=True):
+            return (
+                f"{plugin.name} {plugin.version} is made for {DISTRIBUTION} {each.specifier}, this is {version}: "
+                f"install another version of {plugin.name}, or of {DISTRIBUTION}"
+            )
+    return None
 
 
 def _settle(claims: list[Entry]) -> Entry:

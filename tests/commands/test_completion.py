@@ -83,6 +83,8 @@ def shell(tmp_path_factory, plugin_site):
         ("zoo eval benchmark=rel", "zoo eval benchmark=relational"),
         ("zoo index index=fl", "zoo index index=flat"),
         ("zoo score benchmark=rev", "zoo score benchmark=revisited"),
+        ("zoo copy experi", "zoo copy experiment"),
+        ("zoo copy experiment/oxford", "zoo copy experiment/oxford_shuffled"),
         ("zoo info two", "zoo info two_stage_rn"),
         ("zoo info acme_m", "zoo info acme_mrr"),
     ],

@@ -28,6 +28,7 @@ VERBS = {
     "report": "write runs and their ranked results as one HTML page",
     "truth": "compare scene graphs: distances as ground truth, or a search by a scene",
     "info": "show what can be set about a name, with defaults and meaning",
+    "copy": "copy a packaged config into zoo_conf/, to edit and to choose like the others",
     "list": "show every registered name, where it comes from and what it is",
     "completion": 'print the shell completion: eval "$(zoo completion bash)"',
 }

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import config
+from zoo import config, registry
 from zoo.commands import until_reader_leaves
 from zoo.commands._hints import explain
 from zoo.files import BadFile
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from omegaconf import DictConfig
+
+log = logging.getLogger("zoo")
 
 
 def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None = None, text: str | None = None) -> None:
@@ -42,6 +44,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None =
 
     def job(cfg: DictConfig) -> Any:
         started.append(True)
+        _warn_of_former_names()
         try:
             with config.isolated_job():
                 return task(cfg)
@@ -78,6 +81,16 @@ def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None =
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _warn_of_former_names() -> None:
+    """Says which words of the command line are former names."""
+    from hydra.core.hydra_config import HydraConfig
+
+    for group, word in HydraConfig.get().runtime.choices.items():
+        new = registry.RENAMED.get(group, {}).get(word)
+        if new:
+            log.warning("%s=%s is called %s=%s now; the old name will go", group, word, group, new)
 
 
 def _files_as_override(arguments: list[str], key: str | None) -> list[str]:

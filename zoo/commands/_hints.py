@@ -54,8 +54,7 @@ def _without_config(kind: str, name: str) -> str:
 
 
 def _options(group: str) -> list[str]:
-    folders = (config.conf_dir(), *config.plugin_conf_dirs().values())
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    return config.options(group)
 
 
 def _overrides(arguments: list[str]) -> list[Any]:

@@ -26,6 +26,14 @@ _zoo_complete() {{
             choices=$(zoo list 2>/dev/null | awk '/^  /{{print $1}}')
             COMPREPLY=($(compgen -W "{kinds} $choices" -- "$word"))
             ;;
+        copy)
+            if [[ $word == */* ]]; then
+                choices=$(zoo copy --names "${{word%%/*}}" 2>/dev/null)
+            else
+                choices=$(zoo copy --names 2>/dev/null)
+            fi
+            COMPREPLY=($(compgen -W "$choices" -- "$word"))
+            ;;
         list) COMPREPLY=($(compgen -W "{kinds} --check" -- "$word")) ;;
     esac
 }}

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import re
 import sys
+from pathlib import Path
 
 from zoo import config, registry
 from zoo.commands import until_reader_leaves
 
-_HELP = "Shows where a name comes from, what it is, and every key that can be set with its default and its meaning."
+_HELP = (
+    "Shows where a name comes from, what it is, every key that can be set with its default and its meaning, and of a "
+    "model its weights and its card, which holds what was measured."
+)
 _EXAMPLES = """\
 examples:
   zoo info oxford                 a benchmark
   zoo info model two_stage_rn     by kind and name, where two kinds share one
+  zoo info experiment demo        an experiment, or a config of any other group: as it is
 """
 
 
@@ -23,7 +30,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="zoo info", description=_HELP, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="+", metavar="[KIND] NAME", help=f"KIND: {', '.join(registry.KINDS)}")
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="[KIND] NAME",
+        help=f"KIND: {', '.join(registry.KINDS)}, or another group of configs",
+    )
     words = [part for word in parser.parse_args().words for part in re.split("[=/]", word)]
     try:
         for kind, name in _found(words):
@@ -35,13 +47,18 @@ def main() -> None:
 
 def _found(words: list[str]) -> list[tuple[str, str]]:
     """Returns the kinds and names that are meant; raises UsageError, with the nearest name, if there is none."""
+    if len(words) == 2 and words[0] not in registry.KINDS and words[1] in config.options(words[0]):
+        return [tuple(words)]
     if len(words) == 2:
         registry.check_kind(words[0])
         return [(words[0], registry.lookup(words[0], words[1]).name)]
     if len(words) > 2:
         raise registry.UsageError(f"info: name one thing, as NAME or KIND NAME, got {' '.join(words)}")
-    names = {name for kind in registry.KINDS for name in registry.entries(kind)}
+    others = [group for group in config.groups() if group not in registry.KINDS]
+    names = {name for group in others for name in config.options(group)}
+    names |= {name for kind in registry.KINDS for name in registry.entries(kind)}
     found = [(kind, words[0]) for kind in registry.KINDS if words[0] in registry.entries(kind)]
+    found = found or [(group, words[0]) for group in others if words[0] in config.options(group)]
     if not found:
         raise registry.UsageError(
             f"nothing is called '{words[0]}'.{registry.suggest(words[0], names)} All names: zoo list"
@@ -50,20 +67,33 @@ def _found(words: list[str]) -> list[tuple[str, str]]:
 
 
 def _print(kind: str, name: str) -> None:
+    if kind not in registry.KINDS:
+        print(f"{kind} {name}  [{config.provider(kind, name)}]  chosen as {kind}={name}")
+        print(config.config_file(kind, name).read_text(encoding="utf-8"), end="")
+        return
     path = config.config_file(kind, name)
     print(f"{kind} {name}  [{registry.lookup(kind, name).origin}]  chosen as {kind}={name}")
     print(config.description(kind, name) or "(no config)")
     lines = path.read_text(encoding="utf-8").splitlines() if path else []
-    weights = sorted(
-        file.stem for file in (registry.folder(registry.lookup(kind, name)) / "weights").glob("*.safetensors")
-    )
-    if weights:
-        print(f"weights that come along: {', '.join(weights)}")
+    folder = registry.folder(registry.lookup(kind, name))
+    for file in sorted((folder / "weights").glob("*.safetensors")):
+        size, count = file.stat().st_size / 1e6, _numbers(file)
+        print(f"weights that come along: {file.stem}  {size:.1f} MB, {count / 1e6:.2f} million numbers")
     package = lines[0].removeprefix("# @package ") if lines and lines[0].startswith("# @package ") else kind
     for line in lines:
         key = line.partition(":")[0]
         if line and not line.startswith(("#", "_")) and key not in ("kind", "name"):
             print(f"  {package}.{line}" if line[0] != " " else f"  {line}")
+    card = folder / "README.md"
+    if kind == "model" and card.is_file():
+        print(f"\n{card.read_text(encoding='utf-8')}", end="")
+
+
+def _numbers(file: Path) -> int:
+    """Returns how many numbers a file of weights holds, by its head alone."""
+    with file.open("rb") as stream:
+        head = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return sum(math.prod(each["shape"]) for name, each in head.items() if name != "__metadata__")
 
 
 if __name__ == "__main__":
