@@ -184,6 +184,18 @@ PYTHON
     ok "photos are embedded, indexed and searched"
 }
 
+check_new_plugin() {
+    expect 0 zoo new-plugin shelf_rank
+    "$uv" pip install --quiet --python "$work/venv" --constraint "$root/constraints.txt" ./shelf_rank
+    expect 0 zoo list model
+    says "shelf_rank            [shelf-rank 0.1.0]"
+    expect 0 zoo train experiment=shelf_rank_demo "${tiny[@]}" hydra.run.dir="$work/elsewhere/shelf"
+    expect 0 zoo eval experiment=shelf_rank_demo "${tiny[@]:0:4}" benchmark.queries=10 \
+        ckpt_path="$work/elsewhere/shelf/checkpoints/best.ckpt" hydra.run.dir="$work/elsewhere/shelf_eval"
+    expect 0 python -m pytest -q -p no:cacheprovider shelf_rank
+    ok "zoo new-plugin writes a package that installs, trains, is evaluated and passes its own test"
+}
+
 check_plugin_tests() {
     cp "$root"/tests/plugins/zoo_acme/tests/*.py "$work/tests"
     expect 0 python -m pytest -q -p no:cacheprovider "$work/tests"
@@ -201,4 +213,5 @@ check_judging
 check_truth
 check_search
 check_plugin_tests
+check_new_plugin
 ok "wheel and plugins"

@@ -21,6 +21,7 @@ VERBS = (
     "truth",
     "info",
     "copy",
+    "new-plugin",
     "list",
     "completion",
 )
@@ -36,6 +37,7 @@ LIGHT_COMMANDS = [
     "info experiment/demo",
     "list experiment",
     "copy --help",
+    "new-plugin --help",
     "copy --names experiment",
     "completion bash",
     "train --help",

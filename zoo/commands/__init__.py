@@ -29,6 +29,7 @@ VERBS = {
     "truth": "compare scene graphs: distances as ground truth, or a search by a scene",
     "info": "show what can be set about a name, with defaults and meaning",
     "copy": "copy a packaged config into zoo_conf/, to edit and to choose like the others",
+    "new-plugin": "write a package that brings a model of one's own, to begin from",
     "list": "show every registered name, where it comes from and what it is",
     "completion": 'print the shell completion: eval "$(zoo completion bash)"',
 }
@@ -90,4 +91,4 @@ def main() -> None:
         sys.exit(2)
     # alter_sys makes `__main__` the verb's module, so that Lightning's `ddp` re-runs `python -m zoo.commands.VERB …`.
     sys.argv = sys.argv[:1] + arguments[1:]
-    runpy.run_module(f"zoo.commands.{verb}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"zoo.commands.{verb.replace('-', '_')}", run_name="__main__", alter_sys=True)
