@@ -11,6 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
+from zoo import config
+from zoo.commands._completing import candidates
+from zoo.commands.completion import HYDRA_VERBS
 
 BIN = Path(sys.executable).parent
 DONE = "complete>"
@@ -65,7 +70,10 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory, plugin_site):
-    opened = Shell(tmp_path_factory.mktemp("shell"), plugin_site)
+    folder = tmp_path_factory.mktemp("shell")
+    (folder / "runs/a").mkdir(parents=True)
+    (folder / "runs/a/best.ckpt").touch()
+    opened = Shell(folder, plugin_site)
     yield opened
     opened.close()
 
@@ -83,6 +91,20 @@ def shell(tmp_path_factory, plugin_site):
         ("zoo eval benchmark=rel", "zoo eval benchmark=relational"),
         ("zoo index index=fl", "zoo index index=flat"),
         ("zoo score benchmark=rev", "zoo score benchmark=revisited"),
+        ("zoo train experiment=oxford_s", "zoo train experiment=oxford_shuffled"),
+        (
+            "zoo train experiment=fcn_segment_camvid model.prior",
+            "zoo train experiment=fcn_segment_camvid model.prior_correction=",
+        ),
+        ("zoo train callbacks=[checkpoint,la", "zoo train callbacks=[checkpoint,last"),
+        (
+            "zoo train callbacks=[early_stopping] callbacks.early_stopping.pat",
+            "zoo train callbacks=[early_stopping] callbacks.early_stopping.patience=",
+        ),
+        ("zoo search reranker=super", "zoo search reranker=superglobal"),
+        ("zoo train --multi", "zoo train --multirun"),
+        ("zoo train data=images data.longest", "zoo train data=images data.longest_side="),
+        ("zoo train ckpt_path=runs/a/b", "zoo train ckpt_path=runs/a/best.ckpt"),
         ("zoo copy experi", "zoo copy experiment"),
         ("zoo copy experiment/oxford", "zoo copy experiment/oxford_shuffled"),
         ("zoo info two", "zoo info two_stage_rn"),
@@ -91,3 +113,27 @@ def shell(tmp_path_factory, plugin_site):
 )
 def test_tab_completes(shell, typed, expected):
     shell.complete(typed, expected)
+
+
+@pytest.mark.parametrize("verb", HYDRA_VERBS)
+def test_every_key_that_a_command_has_is_offered(verb):
+    """Walks down all levels and compares with what Hydra composes."""
+    composed = OmegaConf.to_container(config.compose(verb, []), resolve=False)
+    unset = ("_target_", "_convert_", "kind", "name", "none")  # what nobody sets
+    wanted = {f"{key}=" for key in flat(composed) if key.split(".")[-1] not in unset}
+    found, todo = set(), [""]
+    while todo:
+        for each in candidates(verb, [], todo.pop()):
+            if each.endswith("."):
+                todo.append(each)
+            else:
+                found.add(each)
+    assert wanted <= found
+
+
+def flat(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -18,9 +18,9 @@ _zoo_complete() {{
     case "$verb" in
         {hydra_verbs})
             word="${{COMP_LINE##* }}"
-            choices=$(COMP_LINE="zoo-$verb${{COMP_LINE#*$verb}}" COMP_POINT="$COMP_POINT" \\
-                zoo "$verb" -sc query=bash 2>/dev/null)
-            COMPREPLY=($(compgen -W "$choices" -- "$word"))
+            choices=$(zoo completion bash --words "$verb" "${{COMP_WORDS[@]:2:COMP_CWORD-2}}" "$word" 2>/dev/null)
+            local IFS=$'\\n'
+            COMPREPLY=($choices)
             ;;
         info)
             choices=$(zoo list 2>/dev/null | awk '/^  /{{print $1}}')
@@ -50,7 +50,15 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(prog="zoo completion", description='Use it as: eval "$(zoo completion bash)"')
     parser.add_argument("shell", choices=("bash", "zsh"))
-    shell = parser.parse_args().shell
+    parser.add_argument("--words", nargs=argparse.REMAINDER, help="print what the last of these words may become")
+    arguments = parser.parse_args()
+    if arguments.words:
+        from zoo.commands._completing import candidates
+
+        verb, *before = arguments.words
+        print(*candidates(verb, before[:-1], before[-1] if before else ""), sep="\n")
+        return
+    shell = arguments.shell
     script = _BASH.format(verbs=" ".join(VERBS), hydra_verbs="|".join(HYDRA_VERBS), kinds=" ".join(KINDS))
     print((_ZSH if shell == "zsh" else "") + script, end="")
 
