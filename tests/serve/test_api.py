@@ -19,6 +19,8 @@ from zoo.search.index import open_index
 from zoo.serve.drawings import packed, unpacked
 from zoo.types import Representation
 
+JSON = {"content-type": "application/json"}
+
 ROOT = Path(__file__).parents[2]
 GRID = (12, 16)
 EMPTY = [-1, 192]
@@ -140,7 +142,7 @@ def test_filters_hold_for_everything(client, drawn):
 )
 def test_what_cant_be_asked_is_told(client, drawn, asked, status, argument, message):
     # Written as ASCII: a half of a surrogate pair is JSON, and can't be sent otherwise.
-    answer = client(drawn).post("/api/search", content=json.dumps(asked))
+    answer = client(drawn).post("/api/search", content=json.dumps(asked), headers=JSON)
     problem = answer.json()["error"]
     assert (answer.status_code, problem["argument"]) == (status, argument)
     assert message in problem["message"]
@@ -150,7 +152,7 @@ def test_what_is_no_json_and_words_without_captions_are_told(client, drawn, tmp_
     index, uncaptioned = zoo.create("index", "flat"), tmp_path / "plain"
     index.add(["a", "b"], Representation(vector=torch.eye(2)))
     index.save(uncaptioned, {})
-    broken = client(drawn).post("/api/search", content="{").json()["error"]
+    broken = client(drawn).post("/api/search", content="{", headers=JSON).json()["error"]
     assert broken["message"].startswith("body must be JSON, got Expecting property name")
     answer = client(uncaptioned).post("/api/search", json={"text": "car"})
     assert (answer.status_code, answer.json()["error"]["argument"]) == (400, "text")
