@@ -18,6 +18,7 @@ from zoo.commands import until_reader_leaves
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_RENAMED = {"package": None, "name": None, "checks": "tests"}  # parts of the template's paths; None = NAME
 _TEMPLATE = Path(__file__).parent / "plugin_template"
 _HELP = """\
 Writes a package with a model, its config, an experiment, a test and a README. It works as it is: installed, it is
@@ -93,8 +94,13 @@ def _words(name: str) -> dict[str, str]:
 def _files(name: str) -> Iterator[tuple[Path, Path]]:
     """Yields where a file of the template goes, and where it is; theirs end in .txt, so that no tool takes them."""
     for template in sorted(_TEMPLATE.rglob("*.txt")):
-        parts = template.relative_to(_TEMPLATE).with_suffix("").parts
-        yield Path(*(re.sub("package|name", name, part) for part in parts)), template
+        target = template.relative_to(_TEMPLATE).with_suffix("")
+        yield (
+            Path(
+                *(re.sub("|".join(_RENAMED), lambda found: _RENAMED[found[0]] or name, part) for part in target.parts)
+            ),
+            template,
+        )
 
 
 if __name__ == "__main__":
