@@ -95,12 +95,8 @@ def _files(name: str) -> Iterator[tuple[Path, Path]]:
     """Yields where a file of the template goes, and where it is; theirs end in .txt, so that no tool takes them."""
     for template in sorted(_TEMPLATE.rglob("*.txt")):
         target = template.relative_to(_TEMPLATE).with_suffix("")
-        yield (
-            Path(
-                *(re.sub("|".join(_RENAMED), lambda found: _RENAMED[found[0]] or name, part) for part in target.parts)
-            ),
-            template,
-        )
+        parts = (re.sub("|".join(_RENAMED), lambda found: _RENAMED[found[0]] or name, part) for part in target.parts)
+        yield Path(*parts), template
 
 
 if __name__ == "__main__":
