@@ -31,10 +31,10 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
         if override.is_add() and (_is_group(override) or override.key_or_group in _known_keys(config_name, [])):
             return f"'{override.input_line}': leave out the +, the config has '{override.key_or_group}' already"
     group, _, word = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    if isinstance(error, MissingConfigException) and _options(group):
+    if isinstance(error, MissingConfigException) and config.options(group):
         if group in registry.KINDS and word in registry.entries(group):
             return _without_config(group, word)
-        known = _options(group)
+        known = config.options(group)
         return f"unknown {group or 'config'} '{word}'; known: {', '.join(known)}.{suggest(word, known)}"
     for key in _override_keys(arguments):
         words = _known_keys(config_name, arguments)
@@ -51,10 +51,6 @@ def _without_config(kind: str, name: str) -> str:
         return str(error)
     origin = registry.lookup(kind, name).origin
     return f"{kind} '{name}' of {origin} ships no config: its package lacks conf/{kind}/{name}.yaml"
-
-
-def _options(group: str) -> list[str]:
-    return config.options(group)
 
 
 def _overrides(arguments: list[str]) -> list[Any]:
@@ -75,7 +71,7 @@ def _override_keys(arguments: list[str]) -> list[str]:
 
 
 def _is_group(override: Any) -> bool:
-    return bool(_options(override.key_or_group.split("@")[0]))
+    return bool(config.options(override.key_or_group.split("@")[0]))
 
 
 def _known_keys(config_name: str, arguments: list[str]) -> set[str]:
