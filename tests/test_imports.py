@@ -26,7 +26,7 @@ ARROWS = {
     "metrics": ("ops", "types"),
     "search": ("ops", "types", "files", "progress", "registry"),
     "affinities": ("config", "ops", "types"),
-    "data": ("truth", "ops", "types", "vocabulary", "classes", "search"),
+    "data": ("truth", "ops", "types", "vocabulary", "classes", "search", "progress"),
     "backbones": ("types",),
     "module": ("types", "metrics", "search"),
     "models/net": ("ops", "backbones", "types"),
@@ -34,10 +34,10 @@ ARROWS = {
     "models/reranker": ("checkpoints", "models/module"),
     "evaluation": ("metrics", "truth", "search", "types"),
     "checkpoints": ("registry", "config", "module", "types", "files"),
-    "training": ("registry",),
+    "training": ("registry", "progress"),
     "serve": ("search", "config", "registry", "checkpoints", "classes", "data", "files", "ops", "types"),
     "commands": ("config", "registry", "evaluation", "truth", "search", "serve", "checkpoints", "training"),
-    "testing": ("affinities", "checkpoints", "config", "registry", "module", "search", "types"),
+    "testing": ("affinities", "checkpoints", "config", "evaluation", "registry", "module", "search", "types"),
     "__init__": ("registry", "config", "checkpoints"),
 }
 AT_IMPORT = {

@@ -1,9 +1,9 @@
-"""The bar that long work shows."""
+"""How far long work is: the bar that it shows, and where a training goes on."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,3 +37,14 @@ def tracked(items: Sequence[Item], title: str) -> Iterator[Item]:
         for item in items:
             yield item
             advance(1)
+
+
+def batches_done(trainer: Any) -> int:
+    """Returns how many batches of its epoch a training that was resumed within one has behind it, 0 for any other."""
+    loop = getattr(trainer, "fit_loop", None)
+    if loop is None or not loop.restarting:
+        return 0
+    epochs = loop.epoch_progress.total
+    within = epochs.started == epochs.ready == epochs.processed + 1
+    # A callback that stops the run at a batch's end does so before Lightning counts the batch as completed.
+    return loop.epoch_loop.batch_progress.current.processed if within else 0

@@ -71,19 +71,46 @@ def test_an_average_of_the_weights_is_what_is_kept_and_goes_on_too(tmp_path, com
     assert all(torch.equal(value, kept[name]) for name, value in whole["state_dict"].items())
 
 
-def test_a_terminated_run_fails_and_keeps_what_it_learnt(tmp_path):
-    words = [*TINY, f"hydra.run.dir={tmp_path / 'run'}", f"data.root={tmp_path / 'data'}", "trainer.max_epochs=100000"]
-    child = subprocess.Popen([sys.executable, "-m", "zoo.commands.train", *words], stdout=-1, stderr=-1, text=True)
+def stopped(folder, *words, after, signum=signal.SIGTERM):
+    """Runs a training, sends it a signal once `after` returns true, and returns its exit code and what it said."""
+    words = [*TINY, f"hydra.run.dir={folder / 'run'}", f"data.root={folder / 'data'}", *words]
+    child = subprocess.Popen([sys.executable, "-m", "zoo.commands.train", *words], stdout=-1, stderr=-2, text=True)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=30)
+        deadline = time.monotonic() + 90
+        while not after() and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        child.send_signal(signum)
+        said = child.communicate(timeout=60)[0]
     finally:
         child.kill()
-    assert child.returncode == 143
-    assert last(tmp_path / "run")["global_step"] > 0
+    return child.returncode, said
+
+
+LONG = ("data.train_size=3200", "data.warmup_epochs=0", "data.batch_size=16", "trainer.max_epochs=2")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_within_its_epoch(tmp_path, command, signum):
+    csv, rates = f"logger.csv.save_dir={tmp_path}/logs", "callbacks=[checkpoint,last,learning_rate]"
+    log = tmp_path / "logs" / "csv" / "version_0" / "metrics.csv"
+    code, said = stopped(
+        tmp_path, *LONG, csv, rates, "trainer.log_every_n_steps=1", "+logger.csv.flush_logs_every_n_steps=5",
+        after=lambda: log.is_file() and log.read_text().count("\n") > 15, signum=signum,
+    )  # fmt: skip
+    assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}[signum], said
+    interrupted = torch.load(tmp_path / "run" / "checkpoints" / "interrupted.ckpt", weights_only=True)
+    assert 0 < interrupted["global_step"] < 200
+    assert "ckpt_path=last" in said
+    where = [f"data.root={tmp_path / 'data'}", "hydra.run.dir=run"]
+    answer = command("zoo", "train", *TINY, *LONG, *where, "ckpt_path=auto")
+    assert "interrupted.ckpt" in answer.stdout
+    command("zoo", "train", *TINY, *LONG, where[0], "hydra.run.dir=whole", "ckpt_path=auto")
+    whole, parts = last(tmp_path / "whole"), last(tmp_path / "run")
+    assert whole["global_step"] == 400
+    if signum == signal.SIGTERM:  # Ctrl-C ends amid a batch
+        assert parts["global_step"] == 400
+        for name, value in whole["state_dict"].items():
+            assert torch.equal(value, parts["state_dict"][name]), name
 
 
 def test_nothing_to_resume_is_said(command):

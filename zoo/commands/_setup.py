@@ -20,10 +20,11 @@ from zoo.evaluation.runner import Companion
 from zoo.evaluation.validation import RankingValidation
 from zoo.ops.processor import cpu_computes_bf16
 from zoo.registry import UsageError
-from zoo.training import ConfigLogging, EpochSeed, InterruptedCheckpoint
+from zoo.search.fit import check_batches
+from zoo.training import ConfigLogging, EpochSeed, Interruption, take_the_best
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lightning.pytorch.loggers import Logger
 
@@ -175,13 +176,23 @@ def callbacks(cfg: DictConfig, model: Any) -> list[lightning.Callback]:
     built = [
         build(node, **{key: value for key, value in own.items() if key in node and node[key] is None}) for node in nodes
     ]
-    interrupted = InterruptedCheckpoint(Path(cfg.paths.run_dir) / "checkpoints")
-    return [EpochSeed(cfg.seed), RankingValidation(), interrupted, *built]
+    interruption = Interruption(Path(cfg.paths.run_dir) / "checkpoints")
+    return [EpochSeed(cfg.seed), RankingValidation(), interruption, *built]
 
 
-def loggers(cfg: DictConfig) -> list[Logger]:
-    """Builds the configured loggers."""
-    return [build(node) for node in (cfg.get("logger") or {}).values() if node]
+def loggers(cfg: DictConfig, ids: Mapping[str, Any] | None = None) -> list[Logger]:
+    """Builds the configured loggers; one whose `id` is open goes on with the run that had the one in `ids`."""
+    built = []
+    for name, node in _chosen_loggers(cfg).items():
+        own = {"id": ids[name]} if ids and name in ids and "id" in node and node.id is None else {}
+        if node.get("offline") and "log_model" in node:
+            own["log_model"] = False  # Lightning refuses what couldn't be sent
+        built.append(take_the_best(build(node, **own)))
+    return built
+
+
+def _chosen_loggers(cfg: DictConfig) -> dict[str, DictConfig]:
+    return {name: node for name, node in (cfg.get("logger") or {}).items() if node}
 
 
 def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], logger: list[Logger]) -> lightning.Trainer:
@@ -189,7 +200,7 @@ def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], logger: list[L
     if cfg.trainer.accelerator == "cpu" and cfg.trainer.precision == "bf16-mixed" and not cpu_computes_bf16():
         log.warning("this CPU has no bf16 instructions: trainer.precision=32-true instead of bf16-mixed")
         cfg.trainer.precision = "32-true"
-    logs_config = ConfigLogging(OmegaConf.to_container(cfg, resolve=True))
+    logs_config = ConfigLogging(OmegaConf.to_container(cfg, resolve=True), list(_chosen_loggers(cfg)))
     return build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=logger or False)
 
 
@@ -202,13 +213,20 @@ def benchmark(cfg: DictConfig) -> Any:
     return built
 
 
-def opened_benchmark(cfg: DictConfig, data: Any) -> Any:
-    """Builds the benchmark and lets it read its ground truth, saying what of that was left out."""
-    built = benchmark(cfg)
+def check_judged(benchmark: Any, model: Any, data: Any, companions: Sequence[Companion]) -> None:
+    """Raises UsageError, before any image is read, where the benchmark can't judge a model on the data it is shown."""
+    for each, images in ((model, data), *((companion.model, companion.data) for companion in companions)):
+        check_batches(each, images)
+        with usage_errors():
+            benchmark.check(each, images)
+
+
+def opened(benchmark: Any, data: Any) -> Any:
+    """Returns the benchmark after it has read its ground truth, saying what of that was left out."""
     with usage_errors():
-        built.open(data)
-    log_notes(built)
-    return built
+        benchmark.open(data)
+    log_notes(benchmark)
+    return benchmark
 
 
 @contextmanager

@@ -19,6 +19,7 @@ examples:
   zoo copy experiment/demo                 writes zoo_conf/experiment/my_demo.yaml: zoo train experiment=my_demo
   zoo copy experiment/demo long_demo       under another name
   zoo copy reranker superglobal            zoo search photo.jpg reranker=my_superglobal
+  zoo copy sweep/two_stage_rn              wandb sweep zoo_conf/sweep/my_two_stage_rn.yaml
 """
 
 
@@ -73,7 +74,8 @@ def _copy(group: str, name: str, new: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(_renamed(text, group, name, new).encode())
-    print(f"written: {path}; chosen as {group}={new}; what can be set: zoo info {group} {name}")
+    use = f"started with: wandb sweep {path}" if group == "sweep" else f"chosen as {group}={new}"
+    print(f"written: {path}; {use}; what can be set: zoo info {group} {name}")
 
 
 def _renamed(text: str, group: str, name: str, new: str) -> str:

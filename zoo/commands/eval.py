@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,6 @@ def main() -> None:
 
 def evaluate(cfg: DictConfig) -> float | None:
     """Evaluates as configured and returns the first metric of the model's own row."""
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
-
     from zoo import training
     from zoo.commands import _setup
     from zoo.evaluation import runner
@@ -32,20 +29,15 @@ def evaluate(cfg: DictConfig) -> float | None:
     _refuse_reranker(model, source)
     trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
     data, companions = _setup.build(cfg.data), _setup.companions(cfg)
-    benchmark = _setup.opened_benchmark(cfg, data)
+    benchmark = _setup.benchmark(cfg)
+    _setup.check_judged(benchmark, model, data, companions)
     search = searching(cfg, model, data, benchmark)
+    _setup.opened(benchmark, data)
+    check_columns(benchmark, data)
     run_dir = _setup.made_folder(cfg)
-    try:
+    with training.finished_loggers(trainer):
         about = {**_setup.about(cfg, model, source, companions), "search": search}
         metrics = runner.evaluate(model, data, benchmark, trainer, run_dir, about, companions)
-    except SIGTERMException:  # a SystemExit with code 0, as if all had been done
-        sys.exit(143)
-    except SystemExit:  # how Lightning ends on Ctrl-C
-        if trainer.interrupted:
-            sys.exit(130)
-        raise
-    finally:
-        training.finish_loggers(trainer)
     if trainer.is_global_zero:
         if cfg.report:
             problem = report.write_page([str(run_dir)], run_dir / "report.html")
@@ -80,7 +72,8 @@ def searching(cfg: DictConfig, model: Any, data: Any, benchmark: Any) -> dict[st
     for name, stage in stages.items():
         if hasattr(stage, "use_model"):
             stage.use_model(model)
-        check_dimension(name, stage, data)
+        with _setup.usage_errors():
+            check_dimension(name, stage, data)
     with _setup.usage_errors():
         make = partial(_setup.build, chosen) if chosen else _exact_index(model, benchmark)
         search = Searching(make, chosen.name if chosen else None, stages, cfg.shortlist)
@@ -97,6 +90,22 @@ def check_dimension(name: str, stage: Any, data: Any) -> None:
     wanted, given = getattr(stage, "dimension", None), getattr(data, "dimension", None)
     if wanted is not None and given is not None and wanted != given:
         raise UsageError(f"reranker '{name}' was trained with descriptors of D = {wanted}, data bring some of {given}")
+
+
+def check_columns(benchmark: Any, data: Any) -> None:
+    """Raises UsageError where a re-ranker reads what the opened data doesn't know of its images."""
+    from zoo.registry import UsageError
+    from zoo.search.reranking import name_of
+
+    for name, stage in ({} if benchmark.search is None else benchmark.search.stages).items():
+        wanted, split = getattr(stage, "reads", ()), data.gallery_split
+        if not wanted:
+            continue
+        known = data.payloads(split, data.ids(split)[:1]) if hasattr(data, "payloads") else []
+        columns = list(known[0]) if known else []
+        if not set(wanted) <= set(columns):
+            what = f"reads {list(wanted)} of every hit, data '{name_of(data)}' knows {columns}"
+            raise UsageError(f"reranker '{name}' {what}")
 
 
 def _exact_index(model: Any, benchmark: Any) -> Callable[[], Any]:

@@ -68,7 +68,8 @@ def _found(words: list[str]) -> list[tuple[str, str]]:
 
 def _print(kind: str, name: str) -> None:
     if kind not in registry.KINDS:
-        print(f"{kind} {name}  [{config.provider(kind, name)}]  chosen as {kind}={name}")
+        use = f"copied with zoo copy sweep/{name}" if kind == "sweep" else f"chosen as {kind}={name}"
+        print(f"{kind} {name}  [{config.provider(kind, name)}]  {use}")
         print(config.config_file(kind, name).read_text(encoding="utf-8"), end="")
         return
     path = config.config_file(kind, name)

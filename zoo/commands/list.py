@@ -10,7 +10,7 @@ from pathlib import Path
 from zoo import config, registry
 from zoo.commands import until_reader_leaves
 
-_EXPERIMENT = "experiment"
+_FILES = ("experiment", "sweep")  # groups of YAMLs that nothing registers
 _HELP = "Lists what can be chosen by name. No plugin code runs unless --check is given."
 
 
@@ -18,31 +18,31 @@ _HELP = "Lists what can be chosen by name. No plugin code runs unless --check is
 def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(prog="zoo list", description=_HELP)
-    parser.add_argument("kind", nargs="?", help=f"one of {', '.join(registry.KINDS)}, {_EXPERIMENT}; all if left out")
+    parser.add_argument("kind", nargs="?", help=f"one of {', '.join((*registry.KINDS, *_FILES))}; all if left out")
     parser.add_argument("--check", action="store_true", help="import every plugin's class and report those that fail")
     arguments = parser.parse_args()
     try:
-        kinds = [_known(arguments.kind)] if arguments.kind else [*registry.KINDS, _EXPERIMENT]
+        kinds = [_known(arguments.kind)] if arguments.kind else [*registry.KINDS, *_FILES]
     except registry.UsageError as error:
         print(f"zoo: {error}", file=sys.stderr)
         sys.exit(2)
     for kind in kinds:
-        if kind == _EXPERIMENT:
-            _print_experiments()
+        if kind in _FILES:
+            _print_files(kind)
         else:
             _print_kind(kind, arguments.check)
 
 
 def _known(word: str) -> str:
-    return word if word == _EXPERIMENT else registry.check_kind(word).group
+    return word if word in _FILES else registry.check_kind(word).group
 
 
-def _print_experiments() -> None:
-    print(_EXPERIMENT)
-    names = config.options(_EXPERIMENT)
+def _print_files(group: str) -> None:
+    print(group)
+    names = config.options(group)
     width = max(map(len, names))
     for name in names:
-        print(f"  {name:<{width}}  [{config.provider(_EXPERIMENT, name)}]  {config.description(_EXPERIMENT, name)}")
+        print(f"  {name:<{width}}  [{config.provider(group, name)}]  {config.description(group, name)}")
 
 
 def _print_kind(kind: str, check: bool) -> None:

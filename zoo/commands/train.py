@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,10 @@ def train(cfg: DictConfig) -> float | None:
     """Trains as configured and returns the best value of the model's own metric (what a sweep optimises)."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from zoo import checkpoints, training
     from zoo.commands import _fitting, _setup
+    from zoo.search.fit import check_training
 
     run_dir = Path(cfg.paths.run_dir)
     # The folders beside a job of a multirun are the other jobs'.
@@ -35,28 +34,26 @@ def train(cfg: DictConfig) -> float | None:
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
     _refuse_untrained(cfg, model)
     with _setup.usage_errors():
-        model.check_data(data)
+        check_training(model, data)
     if model.needs_fitting:
         _fitting.open_data(model, data)
     # Their mistakes should not cost a training.
-    tested = (_setup.opened_benchmark(cfg, data), _setup.companions(cfg)) if cfg.test else None
+    tested = _tested(cfg, model, data) if cfg.test else None
     if not model.trained:
         _only_fit(cfg, model, data, tested, run_dir)
         return None
-    trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=_setup.loggers(cfg))
     if resume:
         checkpoints.read(Path(resume))  # a damaged file is told before anything is written
         _setup.log.info("resuming %s", resume)
-    try:
+    loggers = _setup.loggers(cfg, training.logger_ids(Path(resume)) if resume else {})
+    trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=loggers)
+    with training.finished_loggers(trainer):
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
         return _conclude(cfg, model, data, tested, trainer, run_dir)
-    except SIGTERMException:  # a SystemExit with code 0, as if training had ended
-        sys.exit(143)
-    finally:
-        training.finish_loggers(trainer)
 
 
 def _refuse_untrained(cfg: DictConfig, model: Any) -> None:
+    from zoo import training
     from zoo.registry import UsageError
 
     name = cfg.model.name
@@ -65,21 +62,32 @@ def _refuse_untrained(cfg: DictConfig, model: Any) -> None:
     if not model.needs_fitting:
         fitted = f"statistics are fitted with {model.fitted_with}; otherwise " if model.fitted_with else ""
         raise UsageError(f"model '{name}' has nothing to train: {fitted}evaluate it as it is: zoo eval model={name} …")
-    if cfg.ckpt_path is not None:
+    if cfg.ckpt_path not in (None, training.AUTO):
         raise UsageError(f"ckpt_path={cfg.ckpt_path}: model '{name}' is fitted in one go, there is nothing to resume")
+
+
+def _tested(cfg: DictConfig, model: Any, data: Any) -> tuple[Any, Any]:
+    from zoo.commands import _setup
+
+    benchmark = _setup.benchmark(cfg)
+    companions = _setup.companions(cfg)
+    _setup.check_judged(benchmark, model, data, companions)
+    return _setup.opened(benchmark, data), companions
 
 
 def _only_fit(cfg: DictConfig, model: Any, data: Any, tested: tuple[Any, Any] | None, run_dir: Path) -> None:
     """Fits the statistics of a model that isn't trained by gradient."""
+    from zoo import training
     from zoo.commands import _fitting, _setup
 
     _setup.made_folder(cfg)
-    trainer = _setup.trainer(cfg, callbacks=[], logger=[])
-    path = _fitting.fit(cfg, model, data, trainer, run_dir, ("last", "best"))
-    if trainer.is_global_zero:
-        _setup.log.info("use it with: zoo embed FOLDER weights=%s, or zoo eval … weights=…", shlex.quote(str(path)))
-    if tested is not None:
-        _test(cfg, str(path), model, data, *tested, trainer, run_dir)
+    trainer = _setup.trainer(cfg, callbacks=[], logger=[] if tested is None else _setup.loggers(cfg))
+    with training.finished_loggers(trainer):
+        path = _fitting.fit(cfg, model, data, trainer, run_dir, ("last", "best"))
+        if trainer.is_global_zero:
+            _setup.log.info("use it with: zoo embed FOLDER weights=%s, or zoo eval … weights=…", shlex.quote(str(path)))
+        if tested is not None:
+            _test(cfg, str(path), model, data, *tested, trainer, run_dir)
 
 
 def _conclude(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from zoo.data._pictures import Picture
+from zoo.progress import batches_done
 from zoo.types import Batch
 
 
@@ -95,16 +96,29 @@ class EpochSampler(DistributedSampler):
     process and after a run has been resumed, where the random numbers of a process are not.
     """
 
+    _behind = (0, 0)
+
+    def begin(self, epoch: int, start: int) -> None:
+        """Goes on in `epoch`, whose first `start` positions have been drawn."""
+        self.set_epoch(epoch)
+        self._behind = (epoch, start)
+
     def __iter__(self) -> Iterator[Draw]:
-        return (Draw(position, self.epoch) for position in super().__iter__())
+        epoch, behind = self._behind
+        drawn = islice(super().__iter__(), behind if epoch == self.epoch else 0, None)
+        return (Draw(position, self.epoch) for position in drawn)
 
 
 class SplitDataModule(LightningDataModule):
     """Loaders over named splits, sharded over the ranks of the trainer, if there is one.
 
     A subclass names its `splits`, those that a benchmark searches and that validation uses among them, and gives the
-    `dataset` of each, and a `training_dataset` where that differs.
+    `dataset` of each, and a `training_dataset` where that differs. `gives` names the fields of `zoo.types.Batch` that
+    the batches of `loader` and `selection` fill; `gives_training` says whether there is a loader to train on.
     """
+
+    gives: tuple[str, ...] = ("images",)
+    gives_training = True
 
     splits: tuple[str, ...]
     val_split = "val"
@@ -136,12 +150,7 @@ class SplitDataModule(LightningDataModule):
     def shuffled_loader(self, split: str, seed: int) -> DataLoader:
         """Returns a loader in an order that depends on `seed` and epoch alone; ranks get equally many images."""
         dataset = self.training_dataset(split)
-        rank, world = self._shard()
-        # Also for a single rank: Lightning calls set_epoch, so a resumed run continues with the order of its epoch.
-        sampler = EpochSampler(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
-        # Lightning calls it too, but loader processes have begun by then: a resumed run would repeat the first epoch.
-        sampler.set_epoch(getattr(self.trainer, "current_epoch", 0))
-        return self._loader(dataset, sampler, self.batch_size)
+        return self._loader(dataset, self._epoch_sampler(dataset, shuffle=True, seed=seed), self.batch_size)
 
     def ids(self, split: str) -> list[str]:
         """Returns the names of a split's images in order."""
@@ -171,6 +180,16 @@ class SplitDataModule(LightningDataModule):
         """Raises ValueError, naming the splits, where `split` is none of them."""
         if split not in self.splits:
             raise ValueError(f"split must be one of {', '.join(self.splits)}, got {split!r}")
+
+    def _epoch_sampler(self, dataset: BatchDataset, **order: Any) -> EpochSampler:
+        """Returns this rank's positions of the trainer's epoch, from the batch on at which a resumed run goes on."""
+        rank, world = self._shard()
+        # Also for a single rank: Lightning calls set_epoch, so a resumed run continues with the order of its epoch.
+        sampler = EpochSampler(dataset, world, rank, drop_last=True, **order)
+        if self.trainer is not None:
+            # Lightning calls set_epoch too, but loader processes have begun by then.
+            sampler.begin(getattr(self.trainer, "current_epoch", 0), batches_done(self.trainer) * self.batch_size)
+        return sampler
 
     def _loader(self, dataset: BatchDataset, sampler: Sampler[int], batch_size: int) -> DataLoader:
         return self._load(dataset, sampler=sampler, batch_size=batch_size)

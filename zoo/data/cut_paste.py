@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from zoo.data._compose import RECIPE, View, checked_recipe
 from zoo.data._images import folders_of, named_pictures
-from zoo.data._loading import EpochSampler, SplitDataModule, check_flag, check_integer
+from zoo.data._loading import SplitDataModule, check_flag, check_integer
 from zoo.data._objects import Masked, Object, Selection, check_sources, find_objects
 from zoo.data._pair_sets import PairSet, Sides, TrainingPairs, Workshop
 from zoo.data._pairs_table import SPLITS
@@ -48,6 +48,7 @@ class CutPaste(SplitDataModule):
 
     splits = SPLITS
     gallery_split = "test"
+    gives = ("queries", "galleries")
     gives_pairs = True  # what models that learn from `PairBatch` look for
 
     def __init__(
@@ -120,11 +121,8 @@ class CutPaste(SplitDataModule):
     def train_dataloader(self) -> DataLoader:
         """Returns the loader of training pairs: their order depends on seed and epoch alone."""
         dataset = self.training_dataset("train")
-        rank, world = self._shard()
         # In order: the plan of an epoch is shuffled already, with different objects beside one another.
-        sampler = EpochSampler(dataset, world, rank, shuffle=False, drop_last=True)
-        sampler.set_epoch(getattr(self.trainer, "current_epoch", 0))
-        return self._loader(dataset, sampler, self.batch_size)
+        return self._loader(dataset, self._epoch_sampler(dataset, shuffle=False), self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
         """Returns the loader of the val pairs, always the same; raises ValueError where a rank would stay without."""

@@ -69,6 +69,12 @@ class Report:
     scores: Mapping[str, float] = field(default_factory=dict)
     curve: str | None = None
 
+    def query_table(self) -> tuple[list[str], list[list[Any]]]:
+        """Returns columns and rows of the model's own values, a row a query; None where a value is undefined."""
+        values = [[None if math.isnan(one) else one for one in cell.per_query] for cell in self.own.cells.values()]
+        rows = [[name, *own] for name, *own in zip(self.query_ids, *values, strict=True)]
+        return ["query", *self.own.cells], rows
+
     def tables(self) -> list[Table]:
         """Returns the tables to print: metrics, agreement of the ground truths, task scores."""
         size = f"{self.fingerprint['queries']} queries, gallery of {self.fingerprint['gallery']}"

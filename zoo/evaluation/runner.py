@@ -135,6 +135,10 @@ class EvaluationLoop(lightning.LightningModule):
         values |= {f"test/{name}": value for name, value in report.scores.items()}
         for name, value in values.items():
             self.log(name, value, sync_dist=True)
+        for logger in self.trainer.loggers if self.trainer.is_global_zero else ():
+            if hasattr(logger, "log_table"):
+                columns, rows = report.query_table()
+                logger.log_table("test/queries", columns=columns, data=rows)
 
     def _draw(self, collected: dict[str, Any], report: Report, rankings: Rankings | None) -> None:
         sheet = write_sheet(lambda: self.benchmark.sheet(collected, self.data, report, rankings), self.folder)
