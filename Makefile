@@ -40,7 +40,7 @@ clean:  ## remove environments, builds and caches (keeps outputs/)
 
 $(ENVIRONMENT): pyproject.toml constraints.txt hatch_build.py | $(filter %/.uv/bin/uv,$(UV))
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python '>=3.11' .venv
-	$(UV) pip install --python .venv --constraint constraints.txt --group dev --editable '.[geometry,milvus,parquet,serve,onnx]'
+	$(UV) pip install --python .venv --constraint constraints.txt --group dev --editable '.[geometry,milvus,parquet,serve,launchers,onnx]'
 	touch $@
 
 $(CURDIR)/.uv/bin/uv:

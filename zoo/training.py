@@ -77,7 +77,7 @@ class Interruption(lightning.Callback):
     def __init__(self, folder: Path) -> None:
         self.path = folder / INTERRUPTED
         self._told = False
-        self._before: Any = None
+        self._within = False  # a batch of this epoch has been learnt from
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Takes SIGTERM over, until Lightning gives its handlers back at the end."""
@@ -85,18 +85,22 @@ class Interruption(lightning.Callback):
             signal.signal(signal.SIGTERM, self._note)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Stops a run that was told so while it validated."""
-        self._stop_if_told(trainer)
+        """Stops a run that was told so while it validated, if last.ckpt holds what it has learnt."""
+        self._within = False
+        if (self.path.parent / "last.ckpt").is_file():
+            self._stop_if_told(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stops a run that was told so; the last batch of an epoch is followed by what ends the epoch."""
+        self._within = True
         if batch_idx + 1 < trainer.num_training_batches:
             self._stop_if_told(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Writes interrupted.ckpt and says so."""
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
-        if together and trainer.training and trainer.global_step:
+        # Lightning would take a checkpoint from between two epochs for one from the end of the second.
+        if together and trainer.training and self._within:
             trainer.save_checkpoint(self.path)
             log.info("stopped within an epoch; go on from there with ckpt_path=last, or %s", self.path)
 
@@ -171,8 +175,8 @@ def finished_loggers(trainer: Any) -> Iterator[None]:
     except SIGTERMException:
         code = 143
         sys.exit(code)
-    except SystemExit:  # how Lightning ends on Ctrl-C
-        if trainer.interrupted:
+    except SystemExit as error:
+        if trainer.interrupted and error.code == 1:  # how Lightning ends on Ctrl-C
             code = 130
             sys.exit(code)
         raise

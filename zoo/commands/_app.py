@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from zoo.files import BadFile
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from omegaconf import DictConfig
 
@@ -33,14 +34,13 @@ def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None =
     by the task. Any other error inside the task keeps its whole traceback.
     """
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logging.raiseExceptions = False  # a log line that nobody reads any more isn't worth a traceback each
     config.register_plugin_configs()
     sys.argv[1:] = _flags_first(_text_quoted(_files_as_override(sys.argv[1:], files), text))
-    started = []
+    _refuse_folders_apart(sys.argv[1:])
+    started: list[bool] = []
 
     def job(cfg: DictConfig) -> Any:
         started.append(True)
@@ -61,26 +61,35 @@ def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None =
                 raise
             _stop(_bad_file(error))
 
+    with _one_line_errors(config_name, started), until_reader_leaves():
+        hydra.main(config_path=str(config.conf_dir()), config_name=config_name, version_base="1.3")(job)()
+
+
+@contextmanager
+def _one_line_errors(config_name: str, started: list[bool]) -> Iterator[None]:
+    """Ends the command with one line for what is wrong with its words; `started` fills where a job has begun."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
-        with until_reader_leaves():
-            hydra.main(config_path=str(config.conf_dir()), config_name=config_name, version_base="1.3")(job)()
+        yield
     except UsageError as error:
         _stop(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        if started:
-            raise
-        _stop(explain(error, config_name, sys.argv[1:]))
-    except ValueError as error:  # Hydra's answer to group=null
-        if started or "Config group override" not in str(error):
-            raise
-        _stop("a group is left out as ~group, not as group=null: for example ~data")
-    except OSError as error:  # Hydra makes the run's folder
-        if started:
-            raise
-        _stop(f"the run's folder can't be made: {error}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if type(error).__module__.startswith("submitit"):
+            _stop(str(error))  # what the job itself wrote to its log; the traceback here is submitit's own
+        if started:
+            raise
+        if isinstance(error, (HydraException, OmegaConfBaseException)):
+            _stop(explain(error, config_name, sys.argv[1:]))
+        if isinstance(error, ValueError) and "Config group override" in str(error):  # Hydra's answer to group=null
+            _stop("a group is left out as ~group, not as group=null: for example ~data")
+        if isinstance(error, OSError):  # Hydra makes the run's folder
+            _stop(f"the run's folder can't be made: {error}")
+        raise
 
 
 def _warn_of_former_names() -> None:
@@ -135,6 +144,14 @@ def _flags_first(arguments: list[str]) -> list[str]:
     """Moves --multirun to the front: Hydra's parser refuses overrides on both sides of a flag."""
     flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return flags[:1] + [argument for argument in arguments if argument not in flags]
+
+
+def _refuse_folders_apart(arguments: list[str]) -> None:
+    """Ends the command where torchrun or srun started it several times, and each would make a folder of its own."""
+    count = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    named = any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments)
+    if count.isdigit() and int(count) > 1 and not named and not any(word.startswith("-") for word in arguments):
+        _stop(f"{count} processes were started, whose folder must be the same: name it, hydra.run.dir=outputs/NAME")
 
 
 def _forget_folder() -> None:

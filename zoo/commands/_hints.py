@@ -36,7 +36,12 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
             return _without_config(group, word)
         known = config.options(group)
         return f"unknown {group or 'config'} '{word}'; known: {', '.join(known)}.{suggest(word, known)}"
+    if isinstance(error, MissingConfigException) and group == "hydra/launcher":
+        more = "" if "joblib" in error.options else "; joblib and submitit come with spatial-zoo[launchers]"
+        return f"unknown {group} '{word}'; known: {', '.join(error.options)}{more}.{suggest(word, error.options)}"
     for key in _override_keys(arguments):
+        if key.startswith(("hydra/", "hydra.launcher", "hydra.sweeper")):
+            continue
         words = _known_keys(config_name, arguments)
         if words and key not in words:
             return f"unknown key '{key}'.{suggest(key, words)} All keys: zoo {config_name} --cfg job"

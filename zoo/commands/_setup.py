@@ -37,6 +37,7 @@ _WARNINGS = (
     ".*smaller than the logging interval.*",
     ".*is not supported by the model summary.*",
     ".*The dirpath has changed.*",
+    ".*your dataloader is not resumable.*",  # its sampler is: SplitDataModule
     ".*in eval mode at the start of training.*",  # a model with a frozen part means it
 )
 
