@@ -89,6 +89,7 @@ def test_words_come_first_and_distance_among_equals(client, drawn, labels):
         distances = [hit["distance"] for hit in hits[start : start + 20]]
         assert distances == sorted(distances)
     alone = served.post("/api/search", json={"text": "red", "k": 3}).json()["hits"]
+    assert served.post("/api/search", json={"text": "zzz", "k": 3}).json()["hits"] == []
     assert [(hit["id"], hit["words"], hit["distance"]) for hit in alone] == [
         (f"scenes/{number}", 1, None) for number in (0, 3, 6)
     ]
@@ -199,6 +200,7 @@ def test_the_api_describes_itself_and_asks_no_other_host(client, drawn):
 def test_it_counts_what_it_does(client, drawn):
     served = client(drawn)
     assert served.get("/healthz").json() == {"status": "ok", "images": 60}
+    assert served.head("/healthz").status_code == 200
     served.post("/api/search", json={"k": 0})
     text = served.get("/metrics").text
     assert 'status="422"' in text

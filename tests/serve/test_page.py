@@ -168,6 +168,17 @@ def test_more_are_shown_behind_the_first(opened):
     assert ids(tab) == [f"scenes/{number}" for number in range(12)]
 
 
+def test_a_link_to_what_the_index_does_not_hold_says_so_and_shows_all(chromium, opened, served):
+    link = opened().evaluate("async () => (await import('/static/codec.js')).packed({ i: 'nope' })")
+    tab = chromium.new_page()  # whose console tells of the refusal
+    tab.goto(f"{served}/#q={link}")
+    tab.wait_for_selector("#hits li")
+    assert "nope" in tab.inner_text("#problem")
+    assert tab.locator("#base").is_hidden()
+    assert len(ids(tab)) == 12
+    tab.close()
+
+
 def test_a_link_is_the_query(opened, served):
     tab = opened()
     draw(tab)

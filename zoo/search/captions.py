@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.types import Ranking
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -28,6 +30,13 @@ def words_of(text: str) -> list[str]:
     # Marks aren't alphanumeric to Python, yet many scripts write vowels with them.
     kept = "".join(sign if sign.isalnum() or unicodedata.category(sign)[0] == "M" else " " for sign in text)
     return list(dict.fromkeys(kept.split()))
+
+
+def with_words(ranking: Ranking) -> Ranking:
+    """Returns the hits of a search by words alone whose captions hold one at least; the others are in no order."""
+    shown = ranking.evidence or []
+    kept = sum(1 for evidence in shown if evidence["words"])  # these come first
+    return Ranking(ranking.ids[:kept], ranking.scores[:kept], shown[:kept])
 
 
 def captions_of(payload: object) -> list[str]:

@@ -240,10 +240,11 @@ class Engine:
         import numpy as np
 
         from zoo.ops.sketches import UNDRAWN
+        from zoo.search.captions import with_words
 
         if words[0]:
             self.index.refuse_words(words)
-            return self.index.search(None, count, where, words)[0]
+            return with_words(self.index.search(None, count, where, words)[0])
         # Any query will do: these are images, whatever their order.
         query = self._sketch(np.full(self.grid, UNDRAWN)) if self.maps else self.index.get(self._ids[:1])
         return self.index.search(query, count, where)[0]

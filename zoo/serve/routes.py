@@ -83,6 +83,7 @@ def _add_items(app: FastAPI, service: Service) -> None:
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the server is there")
     async def health() -> dict[str, Any]:
         return {"status": "ok", "images": len(service.engine)}

@@ -129,7 +129,11 @@ async function find(more) {
     say(`${hits ? `The first ${hits}` : "None"} of ${found.images.toLocaleString()} images, ${Math.max(1, Math.round(found.milliseconds))} ms`);
     if (!more) await showLink();
   } catch (error) {
-    if (error.name !== "AbortError") complain(error);
+    if (error.name === "AbortError") return;
+    complain(error);
+    if (error.argument !== "item" || base === null) return;
+    setBase(null); // a link to what the index doesn't hold
+    await find(false);
   } finally {
     if (running === own && timer === null) $("hits").classList.remove("stale");
   }
