@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 from fork_server import ForkServer
+from places import BIN, ROOT, build_wheel
 
 # Before torch is imported anywhere: tests run side by side, and more threads than cores slow all of them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
 collect_ignore = ["plugins"]  # packages of their own, which tools/check_wheel.sh installs and tests
 
 
@@ -75,11 +74,6 @@ def plugin_site(tmp_path_factory):
     for wheel in (folder / "dist").glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(folder / "site")
     return folder / "site"
-
-
-def build_wheel(project, folder):
-    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(words, cwd=project, check=True, capture_output=True)
 
 
 @pytest.fixture

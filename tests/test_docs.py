@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from doc_blocks import Block, blocks_of, shell, write_script
 from PIL import Image, ImageDraw
+from places import ROOT
 
 from zoo import config
 from zoo.commands._app import quoted

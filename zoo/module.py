@@ -52,14 +52,16 @@ class Embedder(_SelfDescribing):
 
     A subclass implements `embed` and, unless `trained` is False, the usual Lightning `training_step` and
     `configure_optimizers`; it is built from keyword arguments without defaults, which all stand in its YAML. `kinds`
-    names the `Representation` fields it fills; `monitor` is the metric by which the best checkpoint is kept,
-    `monitor_mode` its sense; a model that `judges_itself` in validation logs it, of others the vectors are ranked.
+    names the `Representation` fields it fills, `takes` those of a `Batch` that it makes them of; `monitor` is the
+    metric by which the best checkpoint is kept, `monitor_mode` its sense; a model that `judges_itself` in validation
+    logs it, of others the vectors are ranked.
     `tiny` holds the overrides with which the contract test (`zoo.testing.check_model`) builds it in seconds,
     `tiny_batch` makes the batch that it is tested on. `apart_from_embedding` holds the names of parameters, and
     prefixes of weights, that `embed` doesn't depend on, and so the fingerprint doesn't.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("vector",)
+    takes: ClassVar[tuple[str, ...]] = ("images",)
     monitor: ClassVar[str] = "val/spearman"
     monitor_mode: ClassVar[str] = "max"
     judges_itself: ClassVar[bool] = False
@@ -79,6 +81,15 @@ class Embedder(_SelfDescribing):
     def descriptors(self, batch: Batch, role: Role = "gallery") -> dict[str, Tensor]:
         """Returns every named vector (B, D) that an evaluation compares side by side; by default `embed`'s only."""
         return {self.descriptor_name: self.embed(batch, role).vector}
+
+    def check_descriptors(self) -> None:
+        """Raises ValueError where `descriptors` has nothing to rank images by; asked before anything is run."""
+        if "vector" not in self.kinds and type(self).descriptors is Embedder.descriptors:
+            name = (self.registered or {}).get("name", type(self).__name__)
+            raise ValueError(
+                f"model '{name}' fills {list(self.kinds)}, no vector to rank images by: evaluate another model, and "
+                "let a re-ranker compare what this one describes"
+            )
 
     def represent(self, batch: Batch, role: Role = "gallery") -> Representation:
         """Returns `embed`'s representation, in full precision, without a graph, with the model's fingerprint.

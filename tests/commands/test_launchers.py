@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN
+from places import BIN
 
 TINY = (
     "data.root=data", "data.train_size=64", "data.val_size=16", "data.test_size=8", "data.gallery_size=40",

@@ -7,7 +7,7 @@ import re
 import zipfile
 
 import pytest
-from conftest import build_wheel
+from places import build_wheel
 
 TINY = (
     "data.train_size=64", "data.val_size=16", "data.test_size=8", "data.gallery_size=40", "benchmark.queries=10",

@@ -18,10 +18,10 @@ def test_a_copied_experiment_is_chosen_like_a_packaged_one(command, tmp_path):
     packaged, copied = (
         command("zoo", "train", f"experiment={name}", "--cfg", "job").stdout for name in ("demo", "my_demo")
     )
-    assert packaged == copied
+    assert packaged.replace("run_name: demo", "run_name: my_demo") == copied
     path.write_text(path.read_text(encoding="utf-8").replace("max_epochs: 18", "max_epochs: 3"), encoding="utf-8")
     shown = yaml.safe_load(command("zoo", "train", "experiment=my_demo", "--cfg", "job").stdout)
-    assert (shown["trainer"]["max_epochs"], shown["run_name"]) == (3, "demo")
+    assert (shown["trainer"]["max_epochs"], shown["run_name"]) == (3, "my_demo")
     listed = command("zoo", "list", "experiment").stdout
     assert re.search(r"^  my_demo +\[zoo_conf\]  zoo train experiment=my_demo", listed, re.MULTILINE)
     assert re.search(r"^  demo +\[spatial-zoo 0\.", listed, re.MULTILINE)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import yaml
-from conftest import BIN
+from places import BIN
 from wandb_stand_in import ENTITY, PROJECT, StandIn, values_of
 
 from zoo import checkpoints, config

@@ -17,13 +17,15 @@ def check_embedder(cfg: DictConfig, model: Any) -> None:
         raise UsageError(f"model '{cfg.model.name}' is no embedder, so it can't describe images")
 
 
-def opened(cfg: DictConfig) -> Any:
-    """Returns the data module, ready to hand out its images; UsageError for one that knows no names."""
+def opened(cfg: DictConfig, model: Any) -> Any:
+    """Returns the data module, ready to hand out its images; UsageError for one that the model can't describe."""
     from zoo.commands import _setup
+    from zoo.search.fit import check_batches
 
     data = _setup.build(cfg.data)
-    if not hasattr(data, "selection"):
+    if not (hasattr(data, "selection") and hasattr(data, "path")):
         raise UsageError(f"images are found by name: choose data=folder, got data={cfg.data.name}")
+    check_batches(model, data)
     with _setup.usage_errors():
         data.prepare_data()
         data.setup("test")

@@ -79,7 +79,7 @@ def _copy(group: str, name: str, new: str) -> None:
 
 
 def _renamed(text: str, group: str, name: str, new: str) -> str:
-    """Returns a config under its new name: its package, the commands it shows, the name of its runs, and whose figures it quotes."""
+    """Returns a config under its new name: package, commands, the name of its runs, and whose figures it quotes."""
     text = text.replace(f"# @package {group}.{name}\n", f"# @package {group}.{new}\n")
     text = re.sub(rf"\b{group}={name}\b", f"{group}={new}", text)
     text = re.sub(rf"^run_name: {name}$", f"run_name: {new}", text, flags=re.MULTILINE)

@@ -32,7 +32,7 @@ def embed(cfg: DictConfig) -> None:
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
     _check(cfg, model)
-    data = _describing.opened(cfg)
+    data = _describing.opened(cfg, model)
     for name in _exports(cfg):
         _features_files.check_export(name, model.kinds)
     folder = _folder(cfg)

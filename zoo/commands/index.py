@@ -75,7 +75,7 @@ def _described(cfg: DictConfig) -> Features:
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
     _describing.check_embedder(cfg, model)
-    data = _describing.opened(cfg)
+    data = _describing.opened(cfg, model)
     with _setup.usage_errors():
         model.to(cfg.device)
     about = _describing.about(cfg, model, source, data)
@@ -95,13 +95,13 @@ def _opened(cfg: DictConfig, folder: Path, features: Features) -> tuple[Index, d
     Raises UsageError where it is of another kind, of another model, or needs fields that the features lack.
     """
     from zoo.commands import _setup
+    from zoo.search.fit import lacking_fields
     from zoo.search.index import open_index
     from zoo.search.storage import MANIFEST, is_unused
 
     built = _setup.build(cfg.index)
     built.place(folder)
-    missing = [field for field in built.needs if field not in features.kinds]
-    if missing:
+    if lacking_fields(built, features.kinds):
         raise UsageError(
             f"index '{cfg.index.name}' needs {', '.join(built.needs)}; features {features.path} hold "
             f"{', '.join(features.kinds)}: choose another index=, or embed with another model"

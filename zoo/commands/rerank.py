@@ -47,13 +47,14 @@ def rerank(cfg: DictConfig) -> None:
 def _stages(cfg: DictConfig) -> list[Any]:
     """Builds the re-rankers; UsageError where there are none, or one needs more than vectors."""
     from zoo.commands import _setup
+    from zoo.search.fit import lacking_fields
     from zoo.search.reranking import name_of
 
     stages = [_setup.build(node) for node in (cfg.get("reranker") or {}).values() if node]
     if not stages:
         raise UsageError("reranker must name at least one, such as reranker=superglobal; see zoo list reranker")
     for stage in stages:
-        missing = [field for field in stage.needs if field != "vector"]
+        missing = lacking_fields(stage, ("vector",))
         if missing:
             raise UsageError(
                 f"reranker {name_of(stage)} needs {', '.join(missing)}, zoo rerank has vectors alone: use zoo search"

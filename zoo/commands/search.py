@@ -60,21 +60,23 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _check_stages(rerankers: list[Any], index: Any, extra: Any, cfg: DictConfig) -> None:
-    """Raises UsageError for a re-ranker that needs fields nobody holds; says what a short shortlist does."""
+    """Raises UsageError for a re-ranker that doesn't fit what is held; says what a short shortlist does."""
+    from zoo.search.fit import check_expansions, lacking_fields
     from zoo.search.reranking import name_of
 
     if not len(index):
         return
+    check_expansions(index, {f"reranker {name_of(stage)}": stage for stage in rerankers})
     held = {*index.get(index.ids[:1]).held(), *(extra.kinds if extra is not None else ())}
     for stage in rerankers:
-        missing = [field for field in stage.needs if field not in held]
+        missing = lacking_fields(stage, held)
         if missing:
             model = "local_features" if any(field.startswith("keypoint") for field in missing) else "MODEL"
             what = "KEYPOINTS" if model == "local_features" else "FOLDER"
-            where = "index doesn't" if extra is None else f"index and features {extra.path} don't"
+            where = "index" if extra is None else f"index and features {extra.path}"
             local = ", or search one of zoo index index=local_maps" if "local_map" in missing else ""
             raise UsageError(
-                f"reranker {name_of(stage)} needs {', '.join(missing)}, which the {where} hold: "
+                f"reranker {name_of(stage)} needs {', '.join(stage.needs)}, {where} hold {', '.join(sorted(held))}: "
                 f"features={what}, a folder of zoo embed model={model}{local}"
             )
     if cfg.shortlist is not None and cfg.shortlist < cfg.k and any(not hasattr(stage, "expand") for stage in rerankers):

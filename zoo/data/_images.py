@@ -36,6 +36,7 @@ class ImageSplits(SplitDataModule):
     split's. Raises ValueError for a value outside its range.
     """
 
+    gives_training = False
     gallery_split = "gallery"
     splits: tuple[str, ...] = ("gallery",)
 

@@ -40,6 +40,7 @@ class SegmentationSplits(ImageSplits):
     value outside its range.
     """
 
+    gives_training = True
     reader: LabelReader
 
     def __init__(

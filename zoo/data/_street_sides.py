@@ -26,6 +26,13 @@ class StreetSide:
         columns = [city.images[side].columns for city in cities]
         self._columns = {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
 
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Returns the batch of these positions."""
+        return ChosenDescriptors(self._descriptors).__getitems__(indices)
+
     def place(self, position: int) -> tuple[str, str]:
         """Returns city and key of an image."""
         return self._cities[position], self.keys[position]

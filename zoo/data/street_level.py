@@ -40,6 +40,7 @@ class StreetLevel(SplitDataModule):
     missing, FileNotFoundError for missing tables.
     """
 
+    gives = ("descriptors",)
     gives_shortlists = True
     splits = ("train", "val", "query", "database")
     query_split, gallery_split = "query", "database"

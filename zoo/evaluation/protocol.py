@@ -59,6 +59,10 @@ class Benchmark:
         """Takes an index and re-rankers whose result becomes the shown row; raises ValueError where none can be."""
         raise ValueError(f"benchmark '{self.name}' compares descriptors, it can't use an index or a reranker")
 
+    def check(self, model: Any, data: Any) -> None:
+        """Raises ValueError where it can't judge the model on the data; asked before `open`, and of companions too."""
+        model.check_descriptors()
+
     def open(self, data: Any) -> None:
         """Reads the ground truth, on every rank, before a model is run; ValueError or FileNotFoundError if it can't."""
 

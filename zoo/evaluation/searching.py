@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.distributed as dist
 
 from zoo.evaluation.judge import Lists
 from zoo.evaluation.lists import with_progress
+from zoo.search.fit import check_search
 from zoo.search.pipeline import Pipeline
 from zoo.types import Representation
 
@@ -48,18 +50,15 @@ class Searching:
             raise ValueError(f"index: an evaluation fills an empty one, got one that holds {len(empty)} items")
         self.make_index, self.index_name, self.stages, self.shortlist = make_index, index_name, stages, shortlist
         users = (empty, *stages.values())
+        # Not the index itself: one in a database may be open once only.
+        self._asked = SimpleNamespace(needs=empty.needs, searched_by=empty.searched_by, registered=empty.registered)
         self._index_needs = tuple(empty.needs)
         self.heads: Lists | None = None
         self.needs = tuple(dict.fromkeys(kind for user in users for kind in user.needs))
 
     def check(self, kinds: Sequence[str]) -> None:
-        """Raises ValueError, naming both lists, where a model that fills `kinds` gives too little."""
-        missing = [kind for kind in self.needs if kind not in kinds]
-        if missing:
-            chain = ", ".join(filter(None, (self.index_name, *self.stages)))
-            raise ValueError(
-                f"{chain} need the representation fields {list(self.needs)}, the model fills {list(kinds)}"
-            )
+        """Raises ValueError, naming both lists, where index and re-rankers don't fit a model that fills `kinds`."""
+        check_search(self._asked, self.stages, kinds, "the model fills", self.index_name)
 
     def label(self, descriptor: str) -> str:
         """Returns what the row of the chain's result is called: "GeM > superglobal > aqe"."""

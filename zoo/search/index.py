@@ -21,7 +21,8 @@ class Index:
     """A gallery that is searched; ids are the caller's, all strings or all ints.
 
     An index is built from keyword arguments without defaults, which all stand in its YAML; `needs` names the fields of
-    a `Representation` that it stores; `tiny` holds the overrides with which `zoo.testing.check_index` builds it.
+    a `Representation` that it stores, `searched_by` those of a query of which one will do to search it, `()` for the
+    first of `needs`; `tiny` holds the overrides with which `zoo.testing.check_index` builds it.
     `immediate` says that what is added is kept at once, without `save`; `largest_block` how many items should be added
     at a time, None for any number, where they are large.
     `fingerprint` is that of the model whose descriptors it holds, taken from the first `add`: items and queries of
@@ -32,6 +33,7 @@ class Index:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("vector",)
+    searched_by: ClassVar[tuple[str, ...]] = ()
     tiny: ClassVar[Mapping[str, Any]] = {}
     immediate: ClassVar[bool] = False
     reads_captions: ClassVar[bool] = False

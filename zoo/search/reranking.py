@@ -115,8 +115,11 @@ class ExpandingReranker(HitReranker):
     """Re-orders hits by their cosine similarity to an expanded query, made of the first `k` hits.
 
     The pipeline takes the expanded query of `expand` to search the index again, which also finds what the first search
-    missed; it hands over no more than `k` hits. Raises ValueError for k below 1.
+    missed; it hands over no more than `k` hits. `expands` names the fields of which the expanded query is made, by
+    which the index must be searchable. Raises ValueError for k below 1.
     """
+
+    expands: ClassVar[tuple[str, ...]] = ("vector",)
 
     def __init__(self, *, k: int) -> None:
         check_counts(k=k)

@@ -1,4 +1,4 @@
-"""Contract tests for the zoo's own models, indexes and re-rankers, and for plugin authors.
+"""Contract tests for what has a name in the zoo, its own and that of plugin authors: a check for every kind.
 
 A plugin's whole test may be:
 
@@ -15,7 +15,10 @@ from typing import Any
 
 _HOMES = {
     "check_affinity": "affinities",
+    "check_benchmark": "benchmarks",
+    "check_data": "data",
     "check_index": "indexes",
+    "check_metric": "metrics",
     "check_model": "models",
     "check_reranker": "rerankers",
     "check_signature": "models",

@@ -76,6 +76,15 @@ class Relational(Benchmark):
         self.sheet_queries, self.sheet_top, self.kept = sheet_queries, sheet_top, kept
         self.sheet_rows, self.same_size = sheet_rows, same_size
 
+    def open(self, data: Any) -> None:
+        """Raises ValueError where the data has no scene graphs."""
+        if not hasattr(data, "scene_graphs"):
+            name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
+            raise ValueError(
+                f"benchmark '{self.name}' needs scene graphs, data={name} has none: choose sort_of_clevr or clevr, or "
+                "another benchmark (zoo list benchmark)"
+            )
+
     def prepare(self, data: Any) -> None:
         """Computes every ground truth that scoring needs and keeps it on disk, with a progress bar."""
         for method, nodes in self._truths(data):

@@ -81,6 +81,16 @@ class Segmentation(Benchmark):
         self.sheet_images = sheet_images
         self._predicted: dict[int, np.ndarray] = {}
 
+    def check(self, model: Any, data: Any) -> None:
+        """Raises ValueError for a model without probability maps, or of other classes than the data's."""
+        if "probability_map" not in model.kinds:
+            raise ValueError(
+                f"benchmark '{self.name}' needs the representation fields ['probability_map'], the model fills "
+                f"{list(model.kinds)}"
+            )
+        if hasattr(data, "classes"):
+            _order(model, data)
+
     def open(self, data: Any) -> None:
         """Raises ValueError where the data has no label maps, and what opening it raises."""
         if not hasattr(data, "label_map"):

@@ -55,9 +55,13 @@ class LocalFeatures(Embedder):
         return Representation(**{kind: torch.from_numpy(array).to(device) for kind, array in arrays})
 
     def descriptors(self, batch: Batch, role: Role = "gallery") -> dict[str, Tensor]:
+        """Raises ValueError, as `check_descriptors` does."""
+        return self.check_descriptors()
+
+    def check_descriptors(self) -> None:
         """Raises ValueError: local features are compared by a re-ranker, behind another model's search."""
         raise ValueError(
-            "local_features has no vector to rank by: search with another model, and let "
+            f"local_features fills {list(self.kinds)}, it has no vector to rank by: search with another model, and let "
             "reranker=geometric_verification compare the local features of its first hits"
         )
 

@@ -15,6 +15,7 @@ class StoredDescriptors(Embedder):
     """Returns the descriptors of a batch (`Batch.descriptors`), L2-normalised; raises ValueError where it has none."""
 
     trained: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ("descriptors",)
     tiny: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:

@@ -190,6 +190,9 @@ class TwoStageRN(Embedder):
         """Raises ValueError for data without ground truths to learn by, or with questions in words it can't read."""
         if self.learned and not getattr(data, "truth", ()):
             raise ValueError(_NO_TRUTH)
+        if not self.learned and not hasattr(data, "question_types"):
+            name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
+            raise ValueError(f"data must give questions and answers, data={name} doesn't: sort_of_clevr and clevr do")
         if not self.learned and self.vocabulary == UNKNOWN:
             self._vocabulary()
         words = getattr(getattr(data, "vocabulary", None), "name", None)

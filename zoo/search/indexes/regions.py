@@ -34,6 +34,7 @@ class RegionsIndex(StoredIndex):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("regions",)
+    searched_by: ClassVar[tuple[str, ...]] = ("regions", "vector")
     tiny: ClassVar[Mapping[str, Any]] = {"metric": "dot"}
 
     def __init__(self, *, metric: str, shortlist: int | None, probes: int) -> None:

@@ -25,6 +25,7 @@ class RegionalQueryExpansion(ExpandingReranker):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("regions",)
+    expands: ClassVar[tuple[str, ...]] = ("regions",)
 
     def expanded(self, query: Representation, hits: Representation) -> Representation:
         """Returns one region (1, 1, D); its box and outline are those of the query's region 0, the whole image."""

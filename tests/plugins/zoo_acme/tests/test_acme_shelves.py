@@ -6,12 +6,11 @@ import pytest
 import zoo
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.source import Source
-from zoo.testing import check_signature
+from zoo.testing import check_metric
 
 
-@pytest.mark.parametrize(("kind", "name"), [("benchmark", "acme_shelves"), ("metrics", "acme_mrr")])
-def test_arguments_are_the_keys_of_the_yaml(kind, name):
-    check_signature(kind, name)
+def test_contract_of_the_metric():
+    check_metric("acme_mrr")
 
 
 def test_shelves_are_judged_with_the_reciprocal_rank_beside():

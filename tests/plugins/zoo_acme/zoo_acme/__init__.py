@@ -1,1 +1,1 @@
-"""A third party's model, metric, benchmark and index for spatial-zoo."""
+"""A third party's model, data, metric, benchmark and index for spatial-zoo."""
