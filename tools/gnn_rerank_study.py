@@ -30,9 +30,6 @@ from zoo.search.refinement import superglobal
 
 RECIPE = "gnn_rerank_simulated"
 METRICS = (*(f"mAP@{k}" for k in (1, 5, 10, 20)), *(f"R@{k}" for k in (5, 10, 20)))
-_REFINED = 400  # items that SuperGlobal refines (authors: 400, thesis: 800 of some 12,000)
-
-Scores = Callable[[Tensor, Tensor], Tensor]
 
 
 def say(text: str) -> None:

@@ -36,7 +36,6 @@ PARAMETERS = {
     "skip_stride": None,
     "classes": "voc21",
 }
-_TRUNK = "backbone."
 _SPREAD = 0.5  # of pixels in [0, 1] that become numbers in [-1, 1], and their middle
 
 

@@ -9,7 +9,7 @@ __all__ = ["__version__", "create", "create_model", "list_models", "load_model"]
 
 
 def create(kind: str, name: str, **parameters: Any) -> Any:
-    """Builds what is registered as `name` of `kind` (model, data, benchmark, index, reranker, metrics).
+    """Builds what is registered as `name` of `kind` (model, data, benchmark, index, reranker, metrics, affinity).
 
     Parameters that are not passed come from `conf/<kind>/<name>.yaml`. Raises `registry.UsageError` for an unknown
     kind, name or parameter, naming the nearest.

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zoo
 from zoo.affinities import create_affinity
@@ -123,6 +124,11 @@ def test_evaluation_sees_keys_descriptors_poses_and_truth(tree, tmp_path):
     assert data.ground_truth().fingerprint() == read_msls(tree[0], ["c"], radius=25.0, leaderboard=False).fingerprint()
     with pytest.raises(FileNotFoundError, match=r"isn't in .*/c/query/images"):
         data.picture("query", 0)
+    folder = tree[0] / "train_val" / "c" / "query" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 8), "red").save(folder / f"{city.query.keys[0]}.jpg")
+    assert data.picture("query", 0).shape == (8, 12, 3)
+    (folder / f"{city.query.keys[0]}.jpg").unlink()
 
 
 @pytest.mark.parametrize(

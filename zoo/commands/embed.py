@@ -119,8 +119,10 @@ def _conclude(cfg: DictConfig, folder: Path) -> None:
         raise UsageError(f"no image could be read, so there are no features: see {folder / UNREADABLE}")
     for name in _exports(cfg):
         log.info("written: %s", _features_files.export(features, name))
-    searchable = {"vector", "regions", "probability_map"} & set(features.kinds)
-    then = shlex.join(["zoo", "index", str(folder)]) if searchable else f"zoo search … features='{folder}'"
+    then = f"zoo search … {shlex.quote(f'features={folder}')}"
+    if {"vector", "regions", "probability_map"} & set(features.kinds):
+        maps = [] if "vector" in features.kinds or "regions" in features.kinds else ["index=probability_maps"]
+        then = shlex.join(["zoo", "index", str(folder), *maps])
     log.info("written: %s, %s images; next: %s", folder, f"{len(features):,}", then)
 
 

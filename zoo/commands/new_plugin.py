@@ -7,6 +7,7 @@ import importlib.util
 import keyword
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from string import Template
@@ -74,6 +75,7 @@ def _write(name: str, folder: Path) -> None:
             path.write_text(Template(template.read_text(encoding="utf-8")).substitute(words), encoding="utf-8")
         temporary.rename(folder)
     except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise registry.UsageError(f"the folder {folder} can't be made: {error}") from error
     print(f"written: {folder}; next:")
     for line in (f"pip install -e {folder}", f"zoo train experiment={name}_demo", f"python -m pytest {folder}"):

@@ -142,7 +142,7 @@ class ImageSplits(SplitDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Returns the loader of the gallery."""
-        return self.loader("gallery")
+        return self.loader(self.gallery_split)
 
     def train_dataloader(self) -> NoReturn:
         """Raises NotImplementedError: files alone say nothing to train on by gradient."""

@@ -112,7 +112,7 @@ def is_picture(path: Path) -> bool:
 
 def measure(path: Path, upright: bool) -> tuple[int, int]:
     """Returns the (width, height) in px that `read_picture` will find, without decoding; raises BadFile as it does."""
-    with _opened(path) as image:
+    with opened_picture(path) as image:
         _divisor(image, path)
         sideways = upright and _orientation_in_header(image, path) in _SIDEWAYS
         return image.size[::-1] if sideways else image.size
@@ -128,7 +128,7 @@ def read_picture(path: Path, upright: bool) -> Picture:
 
     Raises BadFile if it can't be read, holds floating-point numbers, or has more pixels than are decoded at once.
     """
-    with _opened(path) as image:
+    with opened_picture(path) as image:
         return _decoded(image, upright, path)
 
 
@@ -137,7 +137,7 @@ def read_values(path: Path) -> np.ndarray:
 
     (H, W) of grey levels or palette entries, (H, W, 3) uint8 of colours. Raises BadFile if it can't be read.
     """
-    with _opened(path) as image:
+    with opened_picture(path) as image:
         if image.mode in ("RGBA", "CMYK", "YCbCr", "LAB", "HSV"):
             return np.array(image.convert("RGB"))
         values = np.array(image.getchannel(0) if image.mode in ("LA", "PA") else image)
@@ -185,7 +185,7 @@ def _whole(low: float, high: float) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened_picture(path: Path) -> Iterator[Image.Image]:
     """Opens a file without decoding it; raises BadFile for whatever goes wrong inside."""
     with _naming(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_divisor` has a rule of its own

@@ -125,7 +125,7 @@ class StreetLevel(SplitDataModule):
         found = next((file for file in files if file.is_file()), None)
         if found is None:
             raise FileNotFoundError(f"image {key} of {city} isn't in {files[0].parent}")
-        return np.array(read_picture(found).pixels)
+        return np.array(read_picture(found, upright=True).pixels)
 
     def descriptors(self, split: str) -> Tensor:
         """Returns (N, D): what the rows of the split's batches point at."""

@@ -6,6 +6,7 @@ import hashlib
 import io
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import BadFile
@@ -57,9 +58,9 @@ class Thumbnails:
 def _small(path: str, side: int, upright: bool) -> bytes:
     from PIL import Image
 
-    from zoo.data._pictures import convert_picture
+    from zoo.data._pictures import convert_picture, opened_picture
 
-    with Image.open(path) as image:
+    with opened_picture(Path(path)) as image:
         image.draft("RGB", (2 * side, 2 * side))  # a JPEG at a part of its size, much sooner
         picture = convert_picture(image, upright).pixels
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
