@@ -1,4 +1,4 @@
-"""What `zoo compare` and `zoo report` share: their parser, and how they end when something is wrong."""
+"""What commands with options of their own share: their parser, and how they end when something is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `zoo train` and `zoo eval` build from their configs."""
+"""What commands build from their configs: models, data, benchmarks, callbacks, loggers and the Trainer."""
 
 from __future__ import annotations
 
