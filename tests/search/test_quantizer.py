@@ -104,7 +104,7 @@ def test_no_centroid_stays_empty_where_most_rows_are_one():
     quantizer = ProductQuantizer.fit(x, 1, 32, seed=0)
     assert np.isfinite(quantizer.centroids).all()
     error = (quantizer.decode(quantizer.encode(x)) - x).square().sum(dim=1)
-    assert error.mean() < 0.3 * x.square().sum(dim=1).mean()
+    assert error.mean() < 0.2 * x.square().sum(dim=1).mean()
 
 
 def test_decoded_descriptors_can_be_normalised():

@@ -212,10 +212,14 @@ def _clustered(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     import faiss
 
     # Counted by a random projection first, since sorting whole rows takes as long as the clustering.
-    projected = (rows * np.random.default_rng(seed).normal(size=rows.shape[1])).sum(axis=1)
-    if len(np.unique(projected)) <= k and len(different := np.unique(rows, axis=0)) <= k:
+    generator = np.random.default_rng(seed)
+    projected = (rows * generator.normal(size=rows.shape[1])).sum(axis=1)
+    first = np.unique(projected, return_index=True)[1]
+    if len(first) <= k and len(different := np.unique(rows, axis=0)) <= k:
         return np.concatenate([different, np.repeat(different[:1], k - len(different), axis=0)])
     # faiss moves half of the largest cluster into an empty one, so that every centroid has rows.
     clustering = faiss.Kmeans(rows.shape[1], k, niter=_STEPS, seed=seed, min_points_per_centroid=1)
-    clustering.train(rows)
+    # Where most rows are alike, most of those that faiss would start from are too, and stay so.
+    alike = k <= len(first) < len(rows) / 2
+    clustering.train(rows, init_centroids=rows[generator.choice(first, k, replace=False)] if alike else None)
     return clustering.centroids

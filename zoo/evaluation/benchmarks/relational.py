@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.evaluation.collect import Collected
-    from zoo.types import Batch
+    from zoo.search.reranking import name_of
+from zoo.types import Batch
 
 log = logging.getLogger("zoo")
 
@@ -79,10 +80,9 @@ class Relational(Benchmark):
     def open(self, data: Any) -> None:
         """Raises ValueError where the data has no scene graphs."""
         if not hasattr(data, "scene_graphs"):
-            name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
             raise ValueError(
-                f"benchmark '{self.name}' needs scene graphs, data={name} has none: choose sort_of_clevr or clevr, or "
-                "another benchmark (zoo list benchmark)"
+                f"benchmark '{self.name}' needs scene graphs, data={name_of(data)} has none: choose sort_of_clevr or "
+                "clevr, or another benchmark (zoo list benchmark)"
             )
 
     def prepare(self, data: Any) -> None:
