@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import lightning
 import torch
 
-from zoo.types import CHECKPOINT_KEY, Batch, Representation, Role
+from zoo.types import CHECKPOINT_KEY, Batch, Representation, Role, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -85,7 +85,7 @@ class Embedder(_SelfDescribing):
     def check_descriptors(self) -> None:
         """Raises ValueError where `descriptors` has nothing to rank images by; asked before anything is run."""
         if "vector" not in self.kinds and type(self).descriptors is Embedder.descriptors:
-            name = (self.registered or {}).get("name", type(self).__name__)
+            name = name_of(self)
             raise ValueError(
                 f"model '{name}' fills {list(self.kinds)}, no vector to rank images by: evaluate another model, and "
                 "let a re-ranker compare what this one describes"

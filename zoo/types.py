@@ -205,3 +205,9 @@ class Ranking:
     def __len__(self) -> int:
         """Returns K."""
         return len(self.ids)
+
+
+def name_of(part: Any) -> str:
+    """Returns the registered name of a model, a data module, an index or a re-ranker, else that of its class."""
+    registered = getattr(part, "registered", None)
+    return registered["name"] if registered else type(part).__name__

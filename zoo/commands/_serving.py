@@ -43,9 +43,9 @@ def checked_engine(settings: Settings) -> Engine:
     import torch
 
     from zoo.commands._setup import usage_errors
-    from zoo.search.reranking import name_of
     from zoo.serve.engine import Asked, Engine
     from zoo.serve.problems import Refused
+    from zoo.types import name_of
 
     torch.set_num_threads(settings.threads)
     with usage_errors():

@@ -49,9 +49,10 @@ def evaluate(cfg: DictConfig) -> float | None:
 
 def _refuse_reranker(model: Any, source: str | None) -> None:
     from zoo.registry import UsageError
+    from zoo.types import name_of
 
     if not hasattr(model, "represent"):
-        name = (model.registered or {}).get("name", type(model).__name__)
+        name = name_of(model)
         words = f"reranker={name} reranker.{name}.weights={source or 'FILE'}"
         raise UsageError(f"model '{name}' re-orders hits, it describes no images: name it as {words} beside a model")
 
@@ -95,7 +96,7 @@ def check_dimension(name: str, stage: Any, data: Any) -> None:
 def check_columns(benchmark: Any, data: Any) -> None:
     """Raises UsageError where a re-ranker reads what the opened data doesn't know of its images."""
     from zoo.registry import UsageError
-    from zoo.search.reranking import name_of
+    from zoo.types import name_of
 
     for name, stage in ({} if benchmark.search is None else benchmark.search.stages).items():
         wanted, split = getattr(stage, "reads", ()), data.gallery_split

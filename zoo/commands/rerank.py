@@ -48,7 +48,7 @@ def _stages(cfg: DictConfig) -> list[Any]:
     """Builds the re-rankers; UsageError where there are none, or one needs more than vectors."""
     from zoo.commands import _setup
     from zoo.search.fit import lacking_fields
-    from zoo.search.reranking import name_of
+    from zoo.types import name_of
 
     stages = [_setup.build(node) for node in (cfg.get("reranker") or {}).values() if node]
     if not stages:
@@ -97,8 +97,7 @@ def _one(stages: list[Any], query: np.ndarray, hits: np.ndarray, metadata: list[
     """
     import numpy as np
 
-    from zoo.search.reranking import name_of
-    from zoo.types import Representation
+    from zoo.types import Representation, name_of
 
     asked, places = Representation(vector=query), np.arange(len(hits))
     for stage in stages:

@@ -62,7 +62,7 @@ def _check(cfg: DictConfig) -> None:
 def _check_stages(rerankers: list[Any], index: Any, extra: Any, cfg: DictConfig) -> None:
     """Raises UsageError for a re-ranker that doesn't fit what is held; says what a short shortlist does."""
     from zoo.search.fit import check_expansions, lacking_fields
-    from zoo.search.reranking import name_of
+    from zoo.types import name_of
 
     if not len(index):
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.registry import UsageError
-from zoo.search.reranking import name_of
+from zoo.types import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -10,6 +10,7 @@ from zoo.files import BadFile
 from zoo.search import storage
 from zoo.search._features_join import joined
 from zoo.search._tiers import has_text
+from zoo.types import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -169,7 +170,7 @@ class Index:
     def refuse_words(self, words: Sequence[Sequence[str]] | None) -> None:
         """Raises ValueError where there are words and this index doesn't take any."""
         if has_text(words) and not self.reads_captions:
-            name = (self.registered or {}).get("name", type(self).__name__)
+            name = name_of(self)
             raise ValueError(
                 f"words need an index that reads captions, which {name} doesn't: index=flat and the others that keep "
                 f"their items in a folder do; got {next(list(own) for own in words if len(own))}"

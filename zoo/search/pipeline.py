@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from zoo.search._checks import check_counts
 from zoo.search._tiers import check_words, has_text
-from zoo.search.reranking import ExpandingReranker, name_of
-from zoo.types import Ranking, Representation
+from zoo.search.reranking import ExpandingReranker
+from zoo.types import Ranking, Representation, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

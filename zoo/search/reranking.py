@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from zoo.search._checks import check_counts
 from zoo.search.local_maps import local_map_of
-from zoo.types import Ranking, Representation
+from zoo.types import Ranking, Representation, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,12 +162,6 @@ def ordered(ids: Sequence[Any], scores: Tensor, evidence: Evidence | None) -> Ra
     places = order.tolist()
     shown = None if evidence is None else [evidence[place] for place in places]
     return Ranking([ids[place] for place in places], scores[order], shown)
-
-
-def name_of(reranker: Any) -> str:
-    """Returns the registered name of a re-ranker, else its class's."""
-    registered = getattr(reranker, "registered", None)
-    return registered["name"] if registered else type(reranker).__name__
 
 
 def _tensor(value: Any, field: str = "") -> Tensor:

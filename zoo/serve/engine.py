@@ -77,7 +77,7 @@ class Engine:
         from zoo import config
         from zoo.search.features import open_features
         from zoo.search.index import open_index
-        from zoo.search.reranking import name_of
+        from zoo.types import name_of
 
         self.settings, self.folder = settings, Path(settings.index)
         self.index = open_index(self.folder)

@@ -17,6 +17,7 @@ from zoo.metrics.spearman import RankSpearman
 from zoo.ops.distances import l2_distances
 from zoo.truth import edit_distances
 from zoo.truth.distance import NODES
+from zoo.types import Batch, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.evaluation.collect import Collected
-    from zoo.search.reranking import name_of
-from zoo.types import Batch
 
 log = logging.getLogger("zoo")
 

@@ -21,6 +21,7 @@ from zoo.metrics.functional.segmentation import (
     label_confusion,
     pixel_accuracy,
 )
+from zoo.types import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +95,7 @@ class Segmentation(Benchmark):
     def open(self, data: Any) -> None:
         """Raises ValueError where the data has no label maps, and what opening it raises."""
         if not hasattr(data, "label_map"):
-            name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
+            name = name_of(data)
             raise ValueError(
                 f"benchmark '{self.name}' needs label maps, data={name} has none: choose label_maps, camvid, voc or "
                 "pascal_context"

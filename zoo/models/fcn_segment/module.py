@@ -30,7 +30,7 @@ from zoo.models.fcn_segment.net import FCN
 from zoo.models.fcn_segment.training import log_weights, poly_factor, segmentation_loss
 from zoo.models.fcn_segment.trunk import Trunk
 from zoo.module import Embedder
-from zoo.types import Batch, Representation, Role
+from zoo.types import Batch, Representation, Role, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,7 +151,7 @@ class FCNSegment(Embedder):
     def check_data(self, data: Any) -> None:
         """Raises ValueError where the data has no label maps, or those of other classes or in another order."""
         if not hasattr(data, "label_map"):
-            name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
+            name = name_of(data)
             raise ValueError(_NO_LABELS.format(name))
         if tuple(data.classes.names) != self.class_names:
             pairs = zip(self.class_names, data.classes.names, strict=False)

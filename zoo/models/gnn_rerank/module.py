@@ -17,7 +17,7 @@ from zoo.models.gnn_rerank.losses import ContrastiveMse
 from zoo.models.gnn_rerank.net import GnnRerankNet, similarities
 from zoo.module import Reranker
 from zoo.ops.losses import contrastive_list_loss, quantized_ap_loss
-from zoo.types import ShortlistBatch
+from zoo.types import ShortlistBatch, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +74,7 @@ class GnnRerank(Reranker):
 
     def check_data(self, data: Any) -> None:
         """Raises ValueError where the data doesn't give shortlists of descriptors, or none of this dimension."""
-        name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
+        name = name_of(data)
         if not getattr(data, "gives_shortlists", False):
             raise ValueError(f"data must give shortlists of descriptors, data={name} doesn't: street_level does")
         if self.net.projection is not None and data.dimension != self.dimension:

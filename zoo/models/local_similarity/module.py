@@ -16,7 +16,7 @@ from zoo.models.local_similarity.scoring import PairScorer
 from zoo.module import Embedder
 from zoo.ops.correlation import all_correlation_volumes, correlation_volume, shuffled_cells
 from zoo.ops.gather import gather_rows
-from zoo.types import Batch, PairBatch, Representation, Role
+from zoo.types import Batch, PairBatch, Representation, Role, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ class LocalSimilarity(Embedder):
     def check_data(self, data: Any) -> None:
         """Raises ValueError where the data doesn't give pairs of images."""
         if not getattr(data, "gives_pairs", False):
-            name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
+            name = name_of(data)
             raise ValueError(
                 f"data must give pairs of images that show one object, data={name} doesn't: cut_paste does"
             )

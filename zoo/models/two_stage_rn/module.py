@@ -15,7 +15,7 @@ from zoo.models.two_stage_rn.rates import SCHEDULES, SteppedRate, learning_rate_
 from zoo.models.two_stage_rn.text import QuestionEncoder
 from zoo.module import Embedder
 from zoo.ops.losses import soft_spearman_loss
-from zoo.types import Batch, Representation, Role
+from zoo.types import Batch, Representation, Role, name_of
 from zoo.vocabulary import vocabulary as named_vocabulary
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class TwoStageRN(Embedder):
         if self.learned and not getattr(data, "truth", ()):
             raise ValueError(_NO_TRUTH)
         if not self.learned and not hasattr(data, "question_types"):
-            name = (getattr(data, "registered", None) or {}).get("name", type(data).__name__)
+            name = name_of(data)
             raise ValueError(f"data must give questions and answers, data={name} doesn't: sort_of_clevr and clevr do")
         if not self.learned and self.vocabulary == UNKNOWN:
             self._vocabulary()
