@@ -194,8 +194,8 @@ def test_a_report_without_ranked_lists_says_so(zoo, runs, tmp_path):
     ("words", "line"),
     [
         ([], "zoo: report: name at least one run, before the options. `zoo report --help` shows examples"),
-        (["a", "--queries", "0"], "argument --queries: must be a whole number of at least 1, got '0'"),
-        (["a", "--top", "ten"], "argument --top: must be a whole number of at least 1, got 'ten'"),
+        (["a", "--queries", "0"], "argument --queries: must be an integer of at least 1, got '0'"),
+        (["a", "--top", "ten"], "argument --top: must be an integer of at least 1, got 'ten'"),
         (["a", "--metric", "mapp"], "Did you mean 'map'?"),
         (["a", "--output", "."], "argument --output: must be a file, got the folder ."),
     ],

@@ -261,7 +261,7 @@ def test_real_masks_give_the_extent_of_their_pixels():
         ({"sources": [{"kind": "video"}]}, "kind, one of procedural, coco, masks, photos, folders, pairs"),
         ({"sources": [{"kind": "procedural", "number": 3}]}, "keys kind, count, got none for count"),
         ({"sources": [drawn(3, colour=2)]}, "and may have weight, rotation, .*; got colour as well"),
-        ({"sources": [{"kind": "procedural", "count": 3, "weight": 0}]}, "must be a number above 0, got 0"),
+        ({"sources": [{"kind": "procedural", "count": 3, "weight": 0}]}, "must be a finite number above 0, got 0"),
         ({"scale": [0.8, 0.2]}, r"scale must be \[least, most\] in 0.02 … 4, got \[0.8, 0.2\]"),
         ({"sources": [drawn(3, jitter=2)]}, "jitter of source procedural must be a number in 0 … 0.9, got 2"),
         ({"sources": [{"kind": "pairs", "table": "x", "root": "y", "scale": [1, 1]}]}, "weight; got scale as well"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from zoo.data._loading import UnrepeatedSampler, check_flag, check_integer
+from zoo.data._loading import UnrepeatedSampler
 
 
 def test_21_positions_over_two_ranks_are_neither_repeated_nor_lost():
@@ -22,15 +22,3 @@ def test_a_rank_may_be_empty():
 def test_a_rank_outside_the_world_is_refused(rank, world):
     with pytest.raises(ValueError, match=rf"rank must .* got {rank}"):
         UnrepeatedSampler(5, rank, world)
-
-
-@pytest.mark.parametrize("value", [0, -3, 1.0, True, "4", None])
-def test_integers_are_checked_by_name_rule_and_value(value):
-    with pytest.raises(ValueError, match=rf"batch_size must be an integer of at least 1, got {value!r}"):
-        check_integer("batch_size", value, 1)
-
-
-@pytest.mark.parametrize("value", ["no", "true", 0, 1, None])
-def test_flags_are_true_or_false(value):
-    with pytest.raises(ValueError, match=rf"augment must be true or false, got {value!r}"):
-        check_flag("augment", value)

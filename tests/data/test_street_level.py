@@ -136,7 +136,7 @@ def test_evaluation_sees_keys_descriptors_poses_and_truth(tree, tmp_path):
     [
         ({"train_cities": []}, "train_cities must name at least one city"),
         ({"val_cities": ["c", "c"]}, "val_cities must name at least one city, each once"),
-        ({"radius": 0}, "radius must be a number above 0, got 0"),
+        ({"radius": 0}, "radius must be a finite number above 0, got 0"),
         ({"overlap": 1}, "overlap must lie in 0 … 1"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
     ],

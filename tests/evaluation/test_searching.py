@@ -229,7 +229,7 @@ def test_what_does_not_fit_is_refused():
         search.check(("vector",))
     search.check(("vector", "local_map"))
     for wrong in (0, True, 2.0, "all"):
-        with pytest.raises(ValueError, match="shortlist must be a whole number of at least 1"):
+        with pytest.raises(ValueError, match="shortlist must be an integer of at least 1"):
             Searching(flat, None, {}, wrong)
     full = flat()
     full.add([0], Representation(vector=torch.ones(1, 3)))

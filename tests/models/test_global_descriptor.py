@@ -141,9 +141,9 @@ def test_its_own_file_alone_rebuilds_it(model, batch, file, tmp_path, suffix, ca
 def test_wrong_values_are_named():
     for key, value, said in (
         ("pooling", "gemm", "pooling must be one of mac, spoc, gem, rmac, .*, neural_codes, got 'gemm'"),
-        ("levels", 0, "levels must be a whole number of at least 1, got 0"),
-        ("image_size", 3.5, "image_size must be a whole number of at least 1, got 3.5"),
-        ("clusters", 1, "clusters must be a whole number of at least 2, got 1"),
+        ("levels", 0, "levels must be an integer of at least 1, got 0"),
+        ("image_size", 3.5, "image_size must be an integer of at least 1, got 3.5"),
+        ("clusters", 1, "clusters must be an integer of at least 2, got 1"),
         ("p", 0, "p must be a finite number above 0, got 0"),
         ("p", float("inf"), "p must be a finite number above 0, got inf"),
         ("scales", [1, 0], r"scales must be a list of finite numbers above 0, got \[1, 0\]"),

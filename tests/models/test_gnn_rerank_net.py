@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_refused(query, hits, metadata, rule):
         ({"affinities": ["headings"]}, r"unknown affinity 'headings'.*Did you mean 'heading'"),
         ({"affinities": [{"name": "heading", "spam": 3}]}, "has no parameter 'spam'.*Did you mean 'span'"),
         ({"affinities": [{"span": 3}]}, "an affinity must be a name"),
-        ({"learning_rate": 0}, "learning_rate must be a number above 0"),
+        ({"learning_rate": 0}, "learning_rate must be a finite number above 0"),
     ],
 )
 def test_parameters_are_checked(changed, rule):

@@ -81,8 +81,8 @@ def test_there_is_no_vector_to_search_by(pixels):
     ("parameters", "message"),
     [
         ({"descriptor": "surf"}, "one of rootsift, sift, orb, got 'surf'"),
-        ({"max_keypoints": 0}, "whole number of at least 1, got 0"),
-        ({"max_keypoints": 1.5}, "whole number of at least 1, got 1.5"),
+        ({"max_keypoints": 0}, "an integer of at least 1, got 0"),
+        ({"max_keypoints": 1.5}, "an integer of at least 1, got 1.5"),
     ],
 )
 def test_wrong_parameters_are_refused(parameters, message):

@@ -222,8 +222,8 @@ def test_wrong_values_are_named():
     for changed, said in (
         ({"order": 3}, "order must be one of 1, 2, got 3"),
         ({"regions": "some"}, "regions must be one of all, whole, got 'some'"),
-        ({"clusters": 0}, "clusters must be a whole number of at least 1, got 0"),
-        ({"eps": 0.0}, "eps must be above 0, got 0.0"),
+        ({"clusters": 0}, "clusters must be an integer of at least 1, got 0"),
+        ({"eps": 0.0}, "eps must be a finite number above 0, got 0.0"),
         ({"max_share": 0.0}, "max_share must lie in 0 … 1, above 0, got 0.0"),
         ({"hessian_edge_ratio": 0.5}, "hessian_edge_ratio must be at least 1, got 0.5"),
         ({"reduced": 1000}, "reduced must be at most the network's 96 channels, got 1000"),

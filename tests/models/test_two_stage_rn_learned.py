@@ -162,9 +162,9 @@ def test_an_epochs_remainder_teaches_nothing(model, batch, images):
     ("changed", "message"),
     [
         ({"attention_heads": 0}, "attention_heads must be an integer of at least 1, got 0"),
-        ({"rank_temperature": "x"}, "rank_temperature must be a number"),
+        ({"rank_temperature": "x"}, "rank_temperature must be a finite number"),
         ({"pair_shifts": 0}, "pair_shifts must be an integer of at least 1, got 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, got nan"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number of at least 0, got nan"),
     ],
 )
 def test_values_outside_their_range_are_named(changed, message):

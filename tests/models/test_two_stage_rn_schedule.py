@@ -72,7 +72,7 @@ def test_weight_decay_is_a_penalty_with_adam_and_a_shrinkage_with_adamw():
     [
         ({"optimizer": "sgd"}, "optimizer must be one of adamw, adam, got 'sgd'"),
         ({"step_epochs": 0}, "step_epochs must be an integer of at least 1, got 0"),
-        ({"step_limit": "high"}, "step_limit must be a number of at least 0, got 'high'"),
+        ({"step_limit": "high"}, "step_limit must be a finite number of at least 0, got 'high'"),
     ],
 )
 def test_wrong_settings_are_named(changed, message):

@@ -160,11 +160,11 @@ def test_wrong_arguments_are_named():
         with pytest.raises(ValueError, match="width must be at least 1, got 0"):
             pool(torch.zeros(1, 3, 4, 0))
     for call, said in (
-        (lambda x: gem(x, p=0), "p must be above 0 and finite, got 0"),
-        (lambda x: gem(x, p=float("inf")), "p must be above 0 and finite, got inf"),
-        (lambda x: gem(x, eps=-1.0), "eps must be above 0 and finite, got -1.0"),
-        (lambda x: crow(x, a=0.0), "a must be above 0 and finite, got 0.0"),
-        (lambda x: crow_channel_weights(x, eps=0.0), "eps must be above 0 and finite, got 0.0"),
+        (lambda x: gem(x, p=0), "p must be a finite number above 0, got 0"),
+        (lambda x: gem(x, p=float("inf")), "p must be a finite number above 0, got inf"),
+        (lambda x: gem(x, eps=-1.0), "eps must be a finite number above 0, got -1.0"),
+        (lambda x: crow(x, a=0.0), "a must be a finite number above 0, got 0.0"),
+        (lambda x: crow_channel_weights(x, eps=0.0), "eps must be a finite number above 0, got 0.0"),
     ):
         with pytest.raises(ValueError, match=said):
             call(torch.ones(1, 2, 3, 3))

@@ -238,11 +238,11 @@ def test_a_reranker_of_several_fields_wants_them_named():
     [
         ("aqe", {"k": 0}, "k must be an integer of at least 1, got 0"),
         ("aqe", {"k": 2.5}, "k must be an integer of at least 1, got 2.5"),
-        ("alpha_qe", {"alpha": 0}, "alpha must be above 0"),
+        ("alpha_qe", {"alpha": 0}, "alpha must be a finite number above 0"),
         ("superglobal", {"p": "two"}, "p must be an integer of at least 1, got 'two'"),
         ("dba", {"alpha": -1}, "alpha must be at least 0, got -1"),
         ("superglobal", {"convention": "thesis"}, "got 'thesis'"),
-        ("superglobal", {"beta": -0.5}, "beta must be above 0, got -0.5"),
+        ("superglobal", {"beta": -0.5}, "beta must be a finite number above 0, got -0.5"),
         ("r_match", {"field": "vector"}, "one of local_map, regions, got 'vector'"),
         ("rank_fusion", {"keys": []}, "at least one order"),
         ("rank_fusion", {"weights": [1]}, "one per key"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import config, registry
 from zoo.commands import until_reader_leaves
+from zoo.commands._ending import interrupted, stop
 from zoo.commands._hints import explain
 from zoo.files import BadFile
 from zoo.registry import UsageError
@@ -50,16 +51,16 @@ def run(config_name: str, task: Callable[[DictConfig], Any], files: str | None =
                 return task(cfg)
         except (UsageError, BadFile) as error:  # before Hydra sees it and announces a failed job
             _forget_folder()
-            _stop(_bad_file(error) or str(error))
+            stop(_bad_file(error) or str(error))
         except FileNotFoundError as error:
             if error.errno is not None:  # the system's own, not one that explains itself
                 raise
             _forget_folder()
-            _stop(str(error))
+            stop(str(error))
         except Exception as error:
             if not _bad_file(error):
                 raise
-            _stop(_bad_file(error))
+            stop(_bad_file(error))
 
     with _one_line_errors(config_name, started), until_reader_leaves():
         hydra.main(config_path=str(config.conf_dir()), config_name=config_name, version_base="1.3")(job)()
@@ -74,21 +75,20 @@ def _one_line_errors(config_name: str, started: list[bool]) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        _stop(str(error))
+        stop(str(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        interrupted()
     except Exception as error:
         if type(error).__module__.startswith("submitit"):
-            _stop(str(error))  # what the job itself wrote to its log; the traceback here is submitit's own
+            stop(str(error))  # what the job itself wrote to its log; the traceback here is submitit's own
         if started:
             raise
         if isinstance(error, (HydraException, OmegaConfBaseException)):
-            _stop(explain(error, config_name, sys.argv[1:]))
+            stop(explain(error, config_name, sys.argv[1:]))
         if isinstance(error, ValueError) and "Config group override" in str(error):  # Hydra's answer to group=null
-            _stop("a group is left out as ~group, not as group=null: for example ~data")
+            stop("a group is left out as ~group, not as group=null: for example ~data")
         if isinstance(error, OSError):  # Hydra makes the run's folder
-            _stop(f"the run's folder can't be made: {error}")
+            stop(f"the run's folder can't be made: {error}")
         raise
 
 
@@ -109,7 +109,7 @@ def _files_as_override(arguments: list[str], key: str | None) -> list[str]:
         count += 1
     for before, late in zip(arguments[count:], arguments[count + 1 :], strict=False):
         if key and not before.startswith("-") and _is_plain(late) and Path(late).exists():
-            _stop(f"'{late}' stands behind '{before}': files and folders come before everything else")
+            stop(f"'{late}' stands behind '{before}': files and folders come before everything else")
     if not count:
         return arguments
     names = [quoted(name) for name in arguments[:count]]
@@ -151,7 +151,7 @@ def _refuse_folders_apart(arguments: list[str]) -> None:
     count = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
     named = any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments)
     if count.isdigit() and int(count) > 1 and not named and not any(word.startswith("-") for word in arguments):
-        _stop(f"{count} processes were started, whose folder must be the same: name it, hydra.run.dir=outputs/NAME")
+        stop(f"{count} processes were started, whose folder must be the same: name it, hydra.run.dir=outputs/NAME")
 
 
 def _forget_folder() -> None:
@@ -173,8 +173,3 @@ def _bad_file(error: Exception) -> str:
     """Returns what a BadFile says that a loader process or a rank raised, whose error quotes it; else nothing."""
     _, marker, said = str(error).rpartition(f"{BadFile.__module__}.{BadFile.__name__}: ")
     return said.strip().splitlines()[0] if marker else ""
-
-
-def _stop(message: str) -> None:
-    print(f"zoo: {message}", file=sys.stderr)
-    sys.exit(2)

@@ -50,7 +50,7 @@ def read(cfg: DictConfig, index: Index, folder: Path, extra: Features | None) ->
 
 def _drawn(cfg: DictConfig, index: Index, below: Queries | None, classes: Any) -> Queries:
     from zoo.commands._drawings import read_drawing
-    from zoo.commands._setup import usage_errors
+    from zoo.commands._ending import usage_errors
 
     drawing = read_drawing(cfg.drawing, index, None if classes is None else classes.class_colours)
     with usage_errors():  # the photo's maps may be of another size
@@ -62,7 +62,7 @@ def _drawn(cfg: DictConfig, index: Index, below: Queries | None, classes: Any) -
 
 
 def _words(text: str, index: Index, folder: Path) -> list[str]:
-    from zoo.commands._setup import usage_errors
+    from zoo.commands._ending import usage_errors
     from zoo.search.captions import words_of
 
     words = words_of(text)

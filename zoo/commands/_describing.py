@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.commands._ending import usage_errors
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def opened(cfg: DictConfig, model: Any) -> Any:
     if not (hasattr(data, "selection") and hasattr(data, "path")):
         raise UsageError(f"images are found by name: choose data=folder, got data={cfg.data.name}")
     check_batches(model, data)
-    with _setup.usage_errors():
+    with usage_errors():
         data.prepare_data()
         data.setup("test")
     return data

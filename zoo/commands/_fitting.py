@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from zoo import checkpoints
-from zoo.commands._setup import usage_errors
+from zoo.commands._ending import usage_errors
 from zoo.progress import progress_bar
 from zoo.registry import UsageError
 

@@ -157,7 +157,7 @@ def tell_of_themselves(queries: Queries, index: Index) -> None:
 def _stored(cfg: DictConfig, index: Index, extra: Features | None) -> Queries:
     from omegaconf import ListConfig
 
-    from zoo.commands._setup import usage_errors
+    from zoo.commands._ending import usage_errors
 
     asked = list(cfg.query_id) if isinstance(cfg.query_id, ListConfig) else [cfg.query_id]
     if not asked:
@@ -204,7 +204,7 @@ def _paths(cfg: DictConfig) -> list[Path]:
 
 def _pictures(folder: Path) -> list[Path]:
     from zoo import config
-    from zoo.commands._setup import usage_errors
+    from zoo.commands._ending import usage_errors
 
     data = config.create("data", "folder", root=str(folder))
     with usage_errors():

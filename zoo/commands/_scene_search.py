@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.commands._runs import stop
+from zoo.commands._ending import stop
 
 if TYPE_CHECKING:
     import argparse

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.checks import check_flags, check_integers
+from zoo.commands._ending import usage_errors
 from zoo.progress import progress_bar
 from zoo.registry import UsageError
 
@@ -37,14 +39,14 @@ def folder_name(text: str) -> str:
 
 def check_count(name: str, value: Any) -> None:
     """Raises UsageError unless `value` is an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{name} must be an integer of at least 1, got {value!r}")
+    with usage_errors():
+        check_integers(1, **{name: value})
 
 
 def check_switch(name: str, value: Any) -> None:
     """Raises UsageError unless `value` is true or false."""
-    if not isinstance(value, bool):
-        raise UsageError(f"{name} must be true or false, got {value!r}")
+    with usage_errors():
+        check_flags(**{name: value})
 
 
 def in_blocks(items: Sequence[Any], size: int, doing: str) -> Iterator[Sequence[Any]]:

@@ -42,7 +42,7 @@ def checked_engine(settings: Settings) -> Engine:
     """Returns the engine after a search with it, so that what doesn't fit is said now and not to every visitor."""
     import torch
 
-    from zoo.commands._setup import usage_errors
+    from zoo.commands._ending import usage_errors
     from zoo.serve.engine import Asked, Engine
     from zoo.serve.problems import Refused
     from zoo.types import name_of

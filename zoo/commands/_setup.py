@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import checkpoints, config, registry
+from zoo.checks import is_integer
+from zoo.commands._ending import usage_errors
 from zoo.evaluation.runner import Companion
 from zoo.evaluation.validation import RankingValidation
 from zoo.ops.processor import cpu_computes_bf16
@@ -24,7 +25,7 @@ from zoo.search.fit import check_batches
 from zoo.training import ConfigLogging, EpochSeed, Interruption, take_the_best
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from lightning.pytorch.loggers import Logger
 
@@ -44,7 +45,7 @@ _WARNINGS = (
 
 def prepare(cfg: DictConfig) -> None:
     """Seeds everything, keeps Lightning from saying every line twice, and drops what is of no use to a user."""
-    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+    if not is_integer(cfg.seed) or not 0 <= cfg.seed < 2**32:
         raise UsageError(f"seed must be an integer in 0 … 2^32 - 1, got {cfg.seed!r}")
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
@@ -228,15 +229,6 @@ def opened(benchmark: Any, data: Any) -> Any:
         benchmark.open(data)
     log_notes(benchmark)
     return benchmark
-
-
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """Ends wrong values found by a benchmark or a reader as usage errors: their messages name rule and value."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
 
 
 def made_folder(cfg: DictConfig) -> Path:

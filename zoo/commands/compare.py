@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from zoo.commands import until_reader_leaves
-from zoo.commands._runs import Parser, one_line_errors, output_file
+from zoo.commands._ending import one_line_errors
+from zoo.commands._parsing import RunParser, output_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     options = "[--metric NAME …] [--format FORM] [--all-rows] [--output FILE]"
-    parser = Parser("compare", options, _HELP, _EXAMPLES)
+    parser = RunParser("compare", options, _HELP, _EXAMPLES)
     parser.add_argument("--metric", nargs="+", action="extend", default=[], metavar="NAME", help="columns; default all")
     parser.add_argument("--format", choices=FORMATS, help="default: as --output ends (.md, .csv, .tex), else terminal")
     parser.add_argument("--all-rows", action="store_true", help="a line for every descriptor of every run")

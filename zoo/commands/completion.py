@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zoo.commands import VERBS, until_reader_leaves
+from zoo.commands._parsing import Parser
 
 HYDRA_VERBS = ("train", "eval", "embed", "index", "search", "serve", "rerank", "score")
 
@@ -48,7 +49,7 @@ def main() -> None:
     """Runs the command."""
     from zoo.registry import KINDS
 
-    parser = argparse.ArgumentParser(prog="zoo completion", description='Use it as: eval "$(zoo completion bash)"')
+    parser = Parser("completion", 'Use it as: eval "$(zoo completion bash)"')
     parser.add_argument("shell", choices=("bash", "zsh"))
     parser.add_argument("--words", nargs=argparse.REMAINDER, help="print what the last of these words may become")
     arguments = parser.parse_args()

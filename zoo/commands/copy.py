@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from pathlib import Path
 
 from zoo import config, registry
 from zoo.commands import until_reader_leaves
+from zoo.commands._ending import one_line_errors
+from zoo.commands._parsing import Parser
 from zoo.files import replacing
 
 _HELP = f"""\
@@ -26,9 +26,7 @@ examples:
 @until_reader_leaves()
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="zoo copy", description=_HELP, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("copy", _HELP, _EXAMPLES)
     parser.add_argument("--names", action="store_true", help="list what can be copied, of one group or the groups")
     parser.add_argument("words", nargs="*", metavar="GROUP/NAME [NEW]", help="NEW: the copy's name (my_NAME)")
     arguments = parser.parse_args()
@@ -36,11 +34,8 @@ def main() -> None:
     if arguments.names:
         print(*([f"{words[0]}/{name}" for name in config.options(words[0])] if words else config.groups()), sep="\n")
         return
-    try:
+    with one_line_errors():
         _copy(*_asked(words))
-    except registry.UsageError as error:
-        print(f"zoo: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _asked(words: list[str]) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app, _describing
+from zoo.commands._ending import usage_errors
 from zoo.commands._searching import check_count, check_switch, folder_name
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def embed(cfg: DictConfig) -> None:
         _features_files.check_export(name, model.kinds)
     folder = _folder(cfg)
     stamps = _describing.stamps(data)
-    with _setup.usage_errors():
+    with usage_errors():
         _features_folder.begin(folder, model.kinds, model.fingerprint(), _describing.about(cfg, model, source, data))
         if not (folder / MODEL).is_file():  # else it is this model's: `begin` has compared fingerprints
             checkpoints.save_weights(model, folder / MODEL)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app, report
+from zoo.commands._ending import usage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,9 +74,9 @@ def searching(cfg: DictConfig, model: Any, data: Any, benchmark: Any) -> dict[st
     for name, stage in stages.items():
         if hasattr(stage, "use_model"):
             stage.use_model(model)
-        with _setup.usage_errors():
+        with usage_errors():
             check_dimension(name, stage, data)
-    with _setup.usage_errors():
+    with usage_errors():
         make = partial(_setup.build, chosen) if chosen else _exact_index(model, benchmark)
         search = Searching(make, chosen.name if chosen else None, stages, cfg.shortlist)
         search.check(model.kinds)

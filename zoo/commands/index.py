@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
+from zoo.commands._ending import usage_errors
 from zoo.commands._searching import check_count, check_switch, folder_name, newest
 from zoo.registry import UsageError
 
@@ -31,7 +32,7 @@ def main() -> None:
 def index(cfg: DictConfig) -> None:
     """Adds what the index lacks, replaces what has changed, commits block by block, and says what there is now."""
     from zoo.commands import _captioning, _indexing
-    from zoo.commands._setup import usage_errors
+    from zoo.commands._ending import usage_errors
     from zoo.search.caption_files import read_captions
 
     check_count("block", cfg.block)
@@ -76,7 +77,7 @@ def _described(cfg: DictConfig) -> Features:
     model, source = _setup.trained_model(cfg)
     _describing.check_embedder(cfg, model)
     data = _describing.opened(cfg, model)
-    with _setup.usage_errors():
+    with usage_errors():
         model.to(cfg.device)
     about = _describing.about(cfg, model, source, data)
     return LiveFeatures(Path(_describing.roots(cfg)[0]), model, data, _describing.stamps(data), about)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 from zoo import config, registry
 from zoo.commands import until_reader_leaves
+from zoo.commands._ending import one_line_errors
+from zoo.commands._parsing import Parser
 
-_HELP = (
-    "Shows where a name comes from, what it is, every key that can be set with its default and its meaning, and of a "
-    "model its weights and its card, which holds what was measured."
-)
+_HELP = """\
+Shows where a name comes from, what it is, every key that can be set with its default and its meaning, and of a
+model its weights and its card, which holds what was measured."""
 _EXAMPLES = """\
 examples:
   zoo info oxford                 a benchmark
@@ -27,9 +26,7 @@ examples:
 @until_reader_leaves()
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="zoo info", description=_HELP, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("info", _HELP, _EXAMPLES)
     parser.add_argument(
         "words",
         nargs="+",
@@ -37,12 +34,9 @@ def main() -> None:
         help=f"KIND: {', '.join(registry.KINDS)}, or another group of configs",
     )
     words = [part for word in parser.parse_args().words for part in re.split("[=/]", word)]
-    try:
+    with one_line_errors():
         for kind, name in _found(words):
             _print(kind, name)
-    except registry.UsageError as error:
-        print(f"zoo: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _found(words: list[str]) -> list[tuple[str, str]]:

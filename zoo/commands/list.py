@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import sys
 from pathlib import Path
 
 from zoo import config, registry
 from zoo.commands import until_reader_leaves
+from zoo.commands._ending import one_line_errors
+from zoo.commands._parsing import Parser
 
 _FILES = ("experiment", "sweep")  # groups of YAMLs that nothing registers
 _HELP = "Lists what can be chosen by name. No plugin code runs unless --check is given."
@@ -17,15 +17,12 @@ _HELP = "Lists what can be chosen by name. No plugin code runs unless --check is
 @until_reader_leaves()
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="zoo list", description=_HELP)
+    parser = Parser("list", _HELP)
     parser.add_argument("kind", nargs="?", help=f"one of {', '.join((*registry.KINDS, *_FILES))}; all if left out")
     parser.add_argument("--check", action="store_true", help="import every plugin's class and report those that fail")
     arguments = parser.parse_args()
-    try:
+    with one_line_errors():
         kinds = [_known(arguments.kind)] if arguments.kind else [*registry.KINDS, *_FILES]
-    except registry.UsageError as error:
-        print(f"zoo: {error}", file=sys.stderr)
-        sys.exit(2)
     for kind in kinds:
         if kind in _FILES:
             _print_files(kind)
@@ -34,7 +31,13 @@ def main() -> None:
 
 
 def _known(word: str) -> str:
-    return word if word in _FILES else registry.check_kind(word).group
+    """Returns the word; raises UsageError, with the nearest, where it is no kind."""
+    kinds = (*registry.KINDS, *_FILES)
+    if word not in kinds:
+        raise registry.UsageError(
+            f"unknown kind '{word}'; kinds are {', '.join(kinds)}.{registry.suggest(word, kinds)}"
+        )
+    return word
 
 
 def _print_files(group: str) -> None:

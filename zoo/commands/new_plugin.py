@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import keyword
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
 from zoo import __version__, registry
 from zoo.commands import until_reader_leaves
+from zoo.commands._ending import one_line_errors
+from zoo.commands._parsing import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,18 +35,13 @@ examples:
 @until_reader_leaves()
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="zoo new-plugin", description=_HELP, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("new-plugin", _HELP, _EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="of the package and its model, such as acme_rank")
     parser.add_argument("--folder", type=Path, default=Path(), help="in which the package's own folder is made (here)")
     arguments = parser.parse_args()
-    try:
+    with one_line_errors():
         check_name(arguments.name)
         _write(arguments.name, arguments.folder / arguments.name)
-    except registry.UsageError as error:
-        print(f"zoo: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def check_name(name: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import until_reader_leaves
-from zoo.commands._runs import Parser, one_line_errors, output_file
+from zoo.commands._ending import one_line_errors
+from zoo.commands._parsing import RunParser, count, output_file
 from zoo.progress import tracked
 
 if TYPE_CHECKING:
@@ -59,22 +60,16 @@ def write_page(
 
 
 def _parse() -> argparse.Namespace:
-    parser = Parser("report", "[--metric NAME] [--queries N] [--top K] [--output FILE]", _HELP, _EXAMPLES)
+    parser = RunParser("report", "[--metric NAME] [--queries N] [--top K] [--output FILE]", _HELP, _EXAMPLES)
     parser.add_argument(
         "--output", type=output_file, default="report.html", metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--metric", metavar="NAME", help="what worst means, and the plots show; default the main one")
     parser.add_argument(
-        "--queries", type=_count, default=QUERIES, metavar="N", help="ranked lists; default: %(default)s"
+        "--queries", type=count, default=QUERIES, metavar="N", help="ranked lists; default: %(default)s"
     )
-    parser.add_argument("--top", type=_count, default=TOP, metavar="K", help="items of a list; default: %(default)s")
+    parser.add_argument("--top", type=count, default=TOP, metavar="K", help="items of a list; default: %(default)s")
     return parser.parse()
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{text}'")
-    return int(text)
 
 
 def _page(runs: Sequence[Run], metric: str | None, queries: int, top: int) -> Page:

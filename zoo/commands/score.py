@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
+from zoo.commands._ending import usage_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,7 +36,7 @@ def score(cfg: DictConfig) -> float:
     benchmark = _setup.benchmark(cfg)
     if not hasattr(benchmark, "score_predictions"):
         raise UsageError(f"benchmark '{cfg.benchmark.name}' judges descriptors, not ranked lists: use zoo eval")
-    with _setup.usage_errors():
+    with usage_errors():
         predictions = read_predictions(Path(cfg.predictions).expanduser(), cfg.array)
         benchmark.open_source(Source.of_predictions(predictions, data, cfg.benchmark.name))
         run_dir = _setup.made_folder(cfg)

@@ -88,7 +88,7 @@ def _check_stages(rerankers: list[Any], index: Any, extra: Any, cfg: DictConfig)
 def _rankings(cfg: DictConfig, index: Any, rerankers: list[Any], queries: Any, extra: Any) -> list[Any]:
     from omegaconf import OmegaConf
 
-    from zoo.commands._setup import usage_errors
+    from zoo.commands._ending import usage_errors
     from zoo.search.pipeline import Pipeline
 
     if not (cfg.where is None or OmegaConf.is_dict(cfg.where)):

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.checks import is_integer, is_number
 from zoo.commands import _app
 from zoo.commands._searching import check_count, newest
 from zoo.registry import UsageError
@@ -63,9 +64,9 @@ def _check(cfg: DictConfig) -> None:
         raise UsageError(f"k must be at most most={cfg.most}, got {cfg.k}")
     for key in ("upload_mb", "megapixels", "decode_seconds", "photos_mb", "grace"):
         value = cfg[key]
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e6:
+        if not is_number(value) or not 0 < value < 1e6:
             raise UsageError(f"{key} must be a number above 0, got {value!r}")
-    if not isinstance(cfg.port, int) or isinstance(cfg.port, bool) or not 0 <= cfg.port < 1 << 16:
+    if not is_integer(cfg.port) or not 0 <= cfg.port < 1 << 16:
         raise UsageError(f"port must be an integer in 0 … 65535, got {cfg.port!r}")
     _plain(cfg, "where", dict)
     _plain(cfg, "hosts", list)

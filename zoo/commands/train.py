@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import _app
+from zoo.commands._ending import usage_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -33,7 +34,7 @@ def train(cfg: DictConfig) -> float | None:
     _setup.prepare(cfg)
     data, model = _setup.build(cfg.data), _setup.new_model(cfg)
     _refuse_untrained(cfg, model)
-    with _setup.usage_errors():
+    with usage_errors():
         check_training(model, data)
     if model.needs_fitting:
         _fitting.open_data(model, data)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands import until_reader_leaves
-from zoo.commands._runs import Parser, one_line_errors, stop
+from zoo.commands._ending import one_line_errors, stop
+from zoo.commands._parsing import Parser, count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,27 +45,16 @@ examples:
 """
 
 
-class _Parser(Parser):
-    """Takes one gallery instead of runs; answers misuse as they do."""
-
-    def __init__(self) -> None:
-        argparse.ArgumentParser.__init__(
-            self,
-            prog="zoo truth",
-            usage="zoo truth GALLERY [--queries N|FILE] [--nodes soft,hard] [--method NAME] --output FOLDER\n"
-            "       zoo truth GALLERY --search QUERY [-k K] [--nodes soft] [--method NAME] [--images FOLDER] "
-            "[--output FOLDER]",
-            description=_HELP,
-            epilog=_EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+_USAGE = """\
+zoo truth GALLERY [--queries N|FILE] [--nodes soft,hard] [--method NAME] --output FOLDER
+       zoo truth GALLERY --search QUERY [-k K] [--nodes soft] [--method NAME] [--images FOLDER] [--output FOLDER]"""
 
 
 @until_reader_leaves()
 def main() -> None:
     """Runs the command."""
     arguments = _parse()
-    with _stopped(arguments), one_line_errors(), _bad_files():
+    with _stopped(arguments), one_line_errors():
         from zoo.truth.readers.scenes import read_scenes
 
         gallery = read_scenes(arguments.gallery)
@@ -80,7 +70,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = _Parser()
+    parser = Parser("truth", _HELP, _EXAMPLES, _USAGE)
     add = parser.add_argument
     add("gallery", type=Path, metavar="GALLERY", help="scene graphs (JSON) to compare with")
     add("--queries", metavar="N|FILE", help="the first N scenes of the gallery, all, or another file; default 500")
@@ -89,8 +79,8 @@ def _parse() -> argparse.Namespace:
         "--nodes", type=_nodes, metavar="WHICH", help="cost of a changed object: soft (share of its attributes) or hard"
     )
     add("--method", type=_method, metavar="NAME", default="bipartite", help="see above; default: %(default)s")
-    add("--max-nodes", type=_count, default=10, metavar="N", help="limit of exact and part; default: %(default)s")
-    add("-k", type=_count, metavar="K", help="scenes to show for a query; default 10")
+    add("--max-nodes", type=count, default=10, metavar="N", help="limit of exact and part; default: %(default)s")
+    add("-k", type=count, metavar="K", help="scenes to show for a query; default 10")
     add("--images", type=Path, metavar="FOLDER", help="pictures of the scenes, for a contact sheet")
     add("--output", type=_folder, metavar="FOLDER", help="where the files go")
     arguments = parser.parse_args()
@@ -98,7 +88,7 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def _check_modes(parser: _Parser, arguments: argparse.Namespace) -> None:
+def _check_modes(parser: Parser, arguments: argparse.Namespace) -> None:
     """Fills in what is left out, and refuses options of the other mode."""
     searching = arguments.search is not None
     foreign = {"--queries": arguments.queries} if searching else {"-k": arguments.k, "--images": arguments.images}
@@ -132,27 +122,10 @@ def _method(text: str) -> str:
     return text
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{text}'")
-    return int(text)
-
-
 def _folder(text: str) -> Path:
     if Path(text).exists() and not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"must be a folder, got the file '{text}'")
     return Path(text)
-
-
-@contextmanager
-def _bad_files() -> Iterator[None]:
-    """Ends the command with one line for a file that can't be used, or graphs that a method doesn't take."""
-    from zoo.files import BadFile
-
-    try:
-        yield
-    except BadFile as error:
-        stop(str(error))
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
+from zoo.checks import is_number
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -75,7 +77,7 @@ def checked_recipe(canvas: int, values: Mapping[str, Any], whose: str = "") -> R
     """Returns the recipe of all `RECIPE`; raises ValueError that names one out of its bounds and `whose` it is."""
     for name, (low, high) in _NUMBERS.items():
         value = values[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if not is_number(value) or not low <= value <= high:
             raise ValueError(f"{name}{whose} must be a number in {low} … {high}, got {value!r}")
     for name, (low, high) in _RANGES.items():
         ends = values[name]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from zoo.data._loading import SameSizeBatches, SplitDataModule, check_integer
+from zoo.checks import check_integers
+from zoo.data._loading import SameSizeBatches, SplitDataModule
 from zoo.data._pictures import SUFFIXES, UNREAD_SUFFIXES, Box, Picture, is_picture, read_picture
 from zoo.data.preparing import Preparation, PreparedFiles, prepare, turned
 
@@ -125,7 +126,7 @@ class ImageSplits(SplitDataModule):
     def loader(self, split: str, batch_size: int | None = None) -> DataLoader:
         """Returns a loader of a split, every image once over all ranks; `batch_size` None takes the module's."""
         if batch_size is not None:
-            check_integer("batch_size", batch_size, 1)
+            check_integers(1, batch_size=batch_size)
         return self._grouped(self.dataset(split), batch_size or self.batch_size)
 
     def selection(

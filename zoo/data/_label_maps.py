@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.data._loading import check_integer
+from zoo.checks import check_integers, is_integer
 from zoo.data._pictures import read_values
 from zoo.files import BadFile
 
@@ -43,7 +43,7 @@ class LabelReader:
     ) -> None:
         if unlisted not in UNLISTED:
             raise ValueError(f"unlisted must be one of {', '.join(UNLISTED)}, got {unlisted!r}")
-        if not isinstance(offset, int) or isinstance(offset, bool):
+        if not is_integer(offset):
             raise ValueError(f"offset must be a whole number, got {offset!r}")
         _check_ignore(ignore)
         self.classes = classes
@@ -108,7 +108,7 @@ def _check_ignore(ignore: Sequence[int]) -> None:
     if not isinstance(ignore, (list, tuple)):
         raise ValueError(f"ignore must be a list of ids, got {ignore!r}")
     for value in ignore:
-        check_integer("ignore", value, 0)
+        check_integers(0, ignore=value)
         if value >= _VALUES:
             raise ValueError(f"ignore must list ids below {_VALUES}, got {value}")
 

@@ -10,8 +10,9 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
+from zoo.checks import check_flags, is_number
 from zoo.data._label_maps import VOID, nearest
-from zoo.data._loading import check_flag, check_size
+from zoo.data._loading import check_size
 from zoo.data._pictures import read_picture
 from zoo.data.preparing import Preparation, PreparedFiles
 from zoo.files import BadFile
@@ -46,11 +47,11 @@ class Views:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop_size", check_size("crop_size", self.crop_size))
-        check_flag("flip", self.flip)
+        check_flags(flip=self.flip)
         numbers = self.scale if isinstance(self.scale, (list, tuple)) else ()
-        if len(numbers) != 2 or not all(map(_is_number, numbers)) or not 0 < numbers[0] <= numbers[1]:
+        if len(numbers) != 2 or not all(map(is_number, numbers)) or not 0 < numbers[0] <= numbers[1]:
             raise ValueError(f"scale must be two numbers above 0, the smaller first, got {self.scale!r}")
-        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
+        if not is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must lie in 0 … 1, got {self.jitter!r}")
 
     def view(self, image: Tensor, labels: np.ndarray, draws: np.ndarray) -> tuple[Tensor, np.ndarray]:
@@ -145,7 +146,3 @@ def check_fit(labels: np.ndarray, size: tuple[int, int], file: Path, picture: Pa
     if labels.shape != size:
         told, wanted = ("{1} × {0} px".format(*each) for each in (labels.shape, size))
         raise BadFile(f"label map {file} must have the size of {picture}, {wanted}, got {told}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from PIL import Image
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
+from zoo.checks import check_integers
 from zoo.data._pictures import Picture
 from zoo.progress import batches_done
 from zoo.types import Batch
@@ -125,8 +126,8 @@ class SplitDataModule(LightningDataModule):
 
     def __init__(self, *, batch_size: int, num_workers: int) -> None:
         super().__init__()
-        check_integer("batch_size", batch_size, 1)
-        check_integer("num_workers", num_workers, 0)
+        check_integers(1, batch_size=batch_size)
+        check_integers(0, num_workers=num_workers)
         self.batch_size, self.num_workers = batch_size, num_workers
         self._positions: dict[str, dict[str, int]] = {}
         # UnrepeatedSampler leaves a rank without a batch where there are fewer images than ranks.
@@ -144,7 +145,7 @@ class SplitDataModule(LightningDataModule):
         """Returns a loader in order, every image once over all ranks; `batch_size` None takes the module's."""
         dataset = self.dataset(split)
         if batch_size is not None:
-            check_integer("batch_size", batch_size, 1)
+            check_integers(1, batch_size=batch_size)
         return self._loader(dataset, UnrepeatedSampler(len(dataset), *self._shard()), batch_size or self.batch_size)
 
     def shuffled_loader(self, split: str, seed: int) -> DataLoader:
@@ -211,25 +212,13 @@ class SplitDataModule(LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
-def check_integer(name: str, value: Any, low: int) -> None:
-    """Raises ValueError unless `value` is an integer of at least `low`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Raises ValueError unless `value` is True or False; a word such as "no" would count as true."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
-
-
 def check_size(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """Returns (height, width) in px of one number or two; raises ValueError unless they are positive integers."""
     sides = [value, value] if isinstance(value, int) else value
     if not isinstance(sides, (list, tuple)) or len(sides) != 2:
         raise ValueError(f"{name} must be one integer or [height, width], got {value!r}")
     for side in sides:
-        check_integer(name, side, 1)
+        check_integers(1, **{name: side})
     return sides[0], sides[1]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from zoo.checks import check_integers, check_positive
 from zoo.data._coco_masks import check_segmentation, compact, draw_segmentation
 from zoo.data._compose import RECIPE
 from zoo.data._images import named_pictures
@@ -148,8 +149,7 @@ def check_sources(sources: Sequence[Mapping[str, Any]]) -> list[Source]:
         recipe = {key: entry[key] for key in RECIPE if key in entry and kind not in UNALTERED}
         keys = {key: value for key, value in entry.items() if key not in ("kind", "weight", *recipe)}
         _check_keys(kind, keys)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-            raise ValueError(f"the weight of a source must be a number above 0, got {weight!r}")
+        check_positive(**{"the weight of a source": weight})
         again = sum(source.kind == kind for source in found)
         found.append(Source(kind, float(weight), f"{kind}{again + 1}" if again else kind, keys, recipe))
     return found
@@ -252,8 +252,7 @@ def _pictures(source: Source, key: str) -> dict[str, Path]:
 
 def _drawn(source: Source, selection: Selection, seed: int) -> list[Drawn]:
     count = source.keys["count"]
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"count of a procedural source must be an integer of at least 1, got {count!r}")
+    check_integers(1, **{"count of a procedural source": count})
     names = [f"{source.name}-{number:06d}" for number in range(count)]
     return [Drawn(source.name, name, name, selection.split(name), seed, number) for number, name in enumerate(names)]
 

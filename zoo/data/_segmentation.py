@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from zoo.checks import check_integers
 from zoo.data._images import ImageSplits, named_pictures
 from zoo.data._label_views import LabelledFiles, LabelledViews, Views
-from zoo.data._loading import check_integer
 from zoo.files import BadFile
 from zoo.progress import tracked
 
@@ -66,7 +66,7 @@ class SegmentationSplits(ImageSplits):
         self._query_split = query_split or gallery_split
         self.splits = tuple(dict.fromkeys(split for split in named.values() if split))
         self.views = Views(crop_size, scale, flip, jitter)
-        check_integer("seed", seed, 0)
+        check_integers(0, seed=seed)
         self.seed = seed
         self._labels: dict[str, list[Path]] = {}
 

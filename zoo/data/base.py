@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from zoo.data._images import ImageSplits, folders_of, named_pictures
-from zoo.data._loading import SplitDataModule, check_flag, check_integer, check_size
+from zoo.data._loading import SplitDataModule, check_size
 
 __all__ = [
     "ImageSplits",
     "SplitDataModule",
-    "check_flag",
-    "check_integer",
     "check_size",
     "folders_of",
     "named_pictures",

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.checks import check_flags, check_integers
 from zoo.data._clevr_files import Pattern, split_parts
 from zoo.data._clevr_questions import QUESTION_TYPES
 from zoo.data._clevr_scenes import compositions
 from zoo.data._clevr_split import ClevrSplit, Jittered, open_split
-from zoo.data._loading import BatchDataset, SplitDataModule, check_flag, check_integer, check_size
+from zoo.data._loading import BatchDataset, SplitDataModule, check_size
 from zoo.data._pictures import open_picture
 from zoo.data._truth import WithDistances, check_truth
 from zoo.files import BadFile
@@ -68,9 +69,9 @@ class Clevr(SplitDataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         if limit is not None:
-            check_integer("limit", limit, 1)
-        check_integer("seed", seed, 0)
-        check_flag("augment", augment)
+            check_integers(1, limit=limit)
+        check_integers(0, seed=seed)
+        check_flags(augment=augment)
         self.gallery_split, self.train_split, self.val_split = gallery_split, train_split, val_split
         self.splits = tuple(dict.fromkeys((train_split, val_split, gallery_split)))
         self.root, self.cache = Path(root).expanduser(), Path(cache).expanduser()

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from zoo.checks import check_flags, check_integers, is_number
 from zoo.data._compose import RECIPE, View, checked_recipe
 from zoo.data._images import folders_of, named_pictures
-from zoo.data._loading import SplitDataModule, check_flag, check_integer
+from zoo.data._loading import SplitDataModule
 from zoo.data._objects import Masked, Object, Selection, check_sources, find_objects
 from zoo.data._pair_sets import PairSet, Sides, TrainingPairs, Workshop
 from zoo.data._pairs_table import SPLITS
@@ -84,12 +85,11 @@ class CutPaste(SplitDataModule):
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         least = {"copies": 1, "pairs_per_object": 1, "canvas": 32, "gallery_side": 1, "query_side": 1}
         for name, low in {**least, "cache_mb": 0, "seed": 0}.items():
-            check_integer(name, locals()[name], low)
+            check_integers(low, **{name: locals()[name]})
         if pairs_per_epoch is not None:
-            check_integer("pairs_per_epoch", pairs_per_epoch, 1)
-        for name, flag in (("one_per_image", one_per_image), ("fresh", fresh), ("enlarge_queries", enlarge_queries)):
-            check_flag(name, flag)
-        if isinstance(min_area, bool) or not isinstance(min_area, int | float) or min_area < LEAST_AREA:
+            check_integers(1, pairs_per_epoch=pairs_per_epoch)
+        check_flags(one_per_image=one_per_image, fresh=fresh, enlarge_queries=enlarge_queries)
+        if not is_number(min_area) or min_area < LEAST_AREA:
             raise ValueError(f"min_area must be a number of at least {LEAST_AREA} px, got {min_area!r}")
         _check_shares(val_share, test_share)
         self.sources = check_sources(sources)

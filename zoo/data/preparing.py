@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from zoo.data._loading import check_flag, check_integer, check_size
+from zoo.checks import check_flags, check_integers
+from zoo.data._loading import check_size
 from zoo.data._pictures import (
     Box,
     Picture,
@@ -48,9 +49,9 @@ class Preparation:
         if self.image_size is not None:
             object.__setattr__(self, "image_size", check_size("image_size", self.image_size))
         if self.longest_side is not None:
-            check_integer("longest_side", self.longest_side, 1)
-        check_flag("enlarge", self.enlarge)
-        check_flag("upright", self.upright)
+            check_integers(1, longest_side=self.longest_side)
+        check_flags(enlarge=self.enlarge)
+        check_flags(upright=self.upright)
         if self.enlarge and self.longest_side is None:
             raise ValueError("enlarge needs a longest_side to enlarge to, got null")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data._loading import check_integer
+from zoo.checks import check_integers
 from zoo.data._simulated_city import simulate_city, write_msls
 from zoo.data._simulated_views import Recipe, World
 from zoo.data.street_level import StreetLevel
@@ -39,10 +39,9 @@ class SimulatedCity(StreetLevel):
         recipe: Mapping[str, Any], radius: float, view_radius: float, view_angle: float, overlap: float, seed: int,
         batch_size: int, num_workers: int,
     ) -> None:  # fmt: skip
-        check_integer("seed", seed, 0)
+        check_integers(0, seed=seed)
         least = {"train_count": train_count, "val_count": val_count, "database": database, "queries": queries}
-        for name, value in {**least, "dimension": dimension}.items():
-            check_integer(name, value, 1)
+        check_integers(1, **least, dimension=dimension)
         unknown = sorted(set(recipe) - {field.name for field in fields(Recipe)})
         if unknown:
             known = ", ".join(field.name for field in fields(Recipe))

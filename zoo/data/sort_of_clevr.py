@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.checks import check_integers
 from zoo.data._cache import cache_path, ensure_records, open_records
 from zoo.data._generator import Recipe, generate_chunks
-from zoo.data._loading import BatchDataset, SplitDataModule, check_integer
+from zoo.data._loading import BatchDataset, SplitDataModule
 from zoo.data._questions import ANSWERS, QUESTION_TYPES
 from zoo.data._scenes import COLOURS, has_room
 from zoo.data._truth import WithDistances, check_truth
@@ -73,12 +74,12 @@ class SortOfClevr(SplitDataModule):
         sizes = (train_size, train_size, val_size, test_size, gallery_size)
         self._sizes = dict(zip(self.splits, sizes, strict=True))
         for split in self.splits[1:]:
-            check_integer(f"{split}_size", self._sizes[split], 1)
-        check_integer("seed", seed, 0)
-        check_integer("warmup_epochs", warmup_epochs, 0)
-        check_integer("image_size", image_size, 1)
-        check_integer("object_size", object_size, 1)
-        check_integer("questions", questions, 1)
+            check_integers(1, **{f"{split}_size": self._sizes[split]})
+        check_integers(0, seed=seed)
+        check_integers(0, warmup_epochs=warmup_epochs)
+        check_integers(1, image_size=image_size)
+        check_integers(1, object_size=object_size)
+        check_integers(1, questions=questions)
         low, high = _parse_objects("objects", objects)
         warm_low, warm_high = _parse_objects("warmup_objects", warmup_objects)
         most = max(high, warm_high)

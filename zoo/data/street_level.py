@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from zoo.checks import check_integers, check_positive, is_number
 from zoo.data._descriptors import KeyedDescriptors
-from zoo.data._loading import SplitDataModule, UnrepeatedSampler, check_integer
+from zoo.data._loading import SplitDataModule, UnrepeatedSampler
 from zoo.data._pictures import read_picture
 from zoo.data._shortlists import SIDES, City, Shortlists, mined, near_places, overlapping_views
 from zoo.data._street_sides import StreetSide
@@ -50,11 +51,9 @@ class StreetLevel(SplitDataModule):
         view_radius: float, view_angle: float, overlap: float, cache: str, seed: int, batch_size: int, num_workers: int,
     ) -> None:  # fmt: skip
         super().__init__(batch_size=batch_size, num_workers=num_workers)
-        check_integer("seed", seed, 0)
-        for name, value in (("radius", radius), ("view_radius", view_radius), ("view_angle", view_angle)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ValueError(f"{name} must be a number above 0, got {value!r}")
-        if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap < 1:
+        check_integers(0, seed=seed)
+        check_positive(radius=radius, view_radius=view_radius, view_angle=view_angle)
+        if not is_number(overlap) or not 0 <= overlap < 1:
             raise ValueError(f"overlap must lie in 0 … 1, 1 itself left out, got {overlap!r}")
         self.cities = {"train": list(train_cities), "val": list(val_cities)}
         for name, cities in self.cities.items():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torchmetrics import MetricCollection
 
+from zoo.checks import check_integers, check_words, is_integer
 from zoo.evaluation import lists as ranked_lists
 from zoo.evaluation.judge import Judge, RelevanceJudge, Setting
 from zoo.evaluation.pictures import ranking_sheet
@@ -51,12 +52,9 @@ class RankedBenchmark(Benchmark):
     leave_out_query = False
 
     def __init__(self, *, gallery: str | None, incomplete: str, similarity: str, sheet_queries: int, kept: int) -> None:
-        if incomplete not in INCOMPLETE:
-            raise ValueError(f"incomplete must be one of {', '.join(INCOMPLETE)}, got {incomplete!r}")
+        check_words(incomplete=(incomplete, INCOMPLETE))
         ranked_lists.check_similarity(similarity)
-        for name, value in (("sheet_queries", sheet_queries), ("kept", kept)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+        check_integers(0, sheet_queries=sheet_queries, kept=kept)
         self.gallery, self.incomplete, self.similarity = gallery, incomplete, similarity
         self.sheet_queries, self.kept = sheet_queries, kept
         self._extra: list[Any] = []
@@ -313,7 +311,7 @@ def check_cut_offs(k: Sequence[int | None], whole: bool = False) -> list[int | N
     if isinstance(k, str) or not hasattr(k, "__iter__"):
         raise ValueError(f"k must be a list, such as [1,5,10], got {k!r}")
     given = [one for one in k if not (whole and one is None)]
-    wrong = [one for one in given if not isinstance(one, int) or isinstance(one, bool) or one < 1]
+    wrong = [one for one in given if not is_integer(one) or one < 1]
     if wrong or not k or len(set(k)) < len(k):
         rule = "different integers of at least 1" + (" or null" if whole else "")
         raise ValueError(f"k must be a list of {rule}, got {list(k)}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.evaluation.rankings import RankedItem, RankedQuery, Rankings, Verdict
 from zoo.evaluation.report import SCHEMA
+from zoo.registry import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _AGAIN = "run `zoo eval` again"
 
 
-class RunError(ValueError):
+class RunError(UsageError):
     """A run can't be read, or can't be compared with another; the message says which, why and what to do."""
 
 

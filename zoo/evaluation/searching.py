@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from zoo.checks import check_integers
 from zoo.evaluation.judge import Lists
 from zoo.evaluation.lists import with_progress
 from zoo.search.fit import check_search
@@ -42,9 +43,8 @@ class Searching:
         stages: Mapping[str, Any],
         shortlist: int | None,
     ) -> None:
-        whole = isinstance(shortlist, int) and not isinstance(shortlist, bool)
-        if shortlist is not None and not (whole and shortlist >= 1):
-            raise ValueError(f"shortlist must be a whole number of at least 1, or null for all, got {shortlist!r}")
+        if shortlist is not None:
+            check_integers(1, shortlist=shortlist)
         empty = make_index()
         if len(empty):
             raise ValueError(f"index: an evaluation fills an empty one, got one that holds {len(empty)} items")

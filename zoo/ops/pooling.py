@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zoo.checks import check_positive
 
 _OVERLAP = Fraction(2, 5)
 
@@ -74,7 +75,7 @@ def gem(x: Tensor, p: float = 3.0, eps: float = 1e-6) -> Tensor:
     their code.
     """
     _check(x)
-    _check_positive(p=p, eps=eps)
+    check_positive(p=p, eps=eps)
     x = x.clamp(min=eps)
     largest = x.detach().amax((2, 3), keepdim=True)  # in its units no power leaves the range of numbers
     return (x / largest).pow(p).mean((2, 3)).pow(1 / p) * largest[:, :, 0, 0]
@@ -116,7 +117,7 @@ def crow_spatial_weights(x: Tensor, a: float, b: float) -> Tensor:
     Source: Eq. 2 of Kalantidis et al. 2016.
     """
     _check(x)
-    _check_positive(a=a, b=b)
+    check_positive(a=a, b=b)
     sums = x.sum(1)
     active = sums > 0
     sums = torch.where(active, sums, 1)  # a value whose root has a gradient, taken out again below
@@ -146,7 +147,7 @@ def crow_channel_weights(x: Tensor, eps: float | None = None) -> Tensor:
     if eps is None:
         total = shares.sum(1, keepdim=True)
         return torch.where(shares > 0, torch.where(shares > 0, total / shares, 1).log(), 0)
-    _check_positive(eps=eps)
+    check_positive(eps=eps)
     return ((shares + eps).sum(1, keepdim=True) / (shares + eps)).log()
 
 
@@ -228,9 +229,3 @@ def _check(x: Tensor) -> None:
     for name, value in (("height", x.shape[2]), ("width", x.shape[3])):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be above 0 and finite, got {value!r}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.search._checks import check_counts
+from zoo.checks import check_integers
 
 if TYPE_CHECKING:
     from zoo.search._packed import Regions
@@ -22,7 +22,7 @@ class CoarseRegions:
     """
 
     def __init__(self, probes: int) -> None:
-        check_counts(probes=probes)
+        check_integers(1, probes=probes)
         self.probes = probes
         self._codes: Any = None
         self._images = 0  # those that it knows, the first ones of the index

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.search._checks import check_counts
+from zoo.checks import check_integers
 
 _CELLS = 1 << 24  # similarities or numbers of neighbours held at once
 
@@ -36,7 +36,7 @@ def augment_database(vectors: Tensor, k: int, alpha: float = 0.0) -> Tensor:
     `vectors (N, D)`; nearest by cosine similarity; the vector itself is none of the k. Works in blocks of rows. Raises
     ValueError for k below 1. Database-side augmentation, Turcot and Lowe 2009, Arandjelović and Zisserman 2012.
     """
-    check_counts(k=k)
+    check_integers(1, k=k)
     vectors = _real(vectors)
     count, dimension = vectors.shape
     unit, k = F.normalize(vectors, dim=1), min(k, count - 1)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from zoo.checks import check_integers
 from zoo.progress import progress_bar
-from zoo.search._checks import check_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ def nearest(queries: Tensor, gallery: Tensor, k: int, title: str = "mining") -> 
     arguments and results: one tile of similarities and two blocks of descriptors, in full precision. Shows a bar called
     `title`. Raises ValueError for k below 1 and for shapes that don't fit.
     """
-    check_counts(k=k)
+    check_integers(1, k=k)
     if queries.dim() != 2 or gallery.dim() != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(f"queries and gallery must be (Q, D) and (N, D), got {queries.shape} and {gallery.shape}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from zoo.search._checks import check_counts
+from zoo.checks import check_integers
 from zoo.search._tiers import check_words, has_text
 from zoo.search.reranking import ExpandingReranker
 from zoo.types import Ranking, Representation, name_of
@@ -48,7 +48,7 @@ class Pipeline:
 
     def __init__(self, index: Index, rerankers: Sequence[Callable[..., Ranking]], shortlist: int | None) -> None:
         if shortlist is not None:
-            check_counts(shortlist=shortlist)
+            check_integers(1, shortlist=shortlist)
         self.index, self.rerankers, self.shortlist = index, list(rerankers), shortlist
 
     def search(
@@ -72,7 +72,7 @@ class Pipeline:
         that needs fields which are not there (naming both lists), descriptors of different models, words together with
         re-rankers, and words for an index that doesn't read captions.
         """
-        check_counts(k=k)
+        check_integers(1, k=k)
         self._check_words(words, len(queries))
         exclude = [None] * len(queries) if exclude is None else list(exclude)
         metadata = [{}] * len(queries) if query_metadata is None else list(query_metadata)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from zoo.checks import check_integers
 from zoo.files import BadFile
 from zoo.progress import tracked
-from zoo.search._checks import check_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ class ProductQuantizer:
         Where a part has no more than k different rows these are its centroids, the first one repeated. The same seed
         gives the same centroids. Raises ValueError where m doesn't divide D, for k above 256, and without rows.
         """
-        check_counts(m=m, k=k)
+        check_integers(1, m=m, k=k)
         x = torch.as_tensor(x).detach().cpu().float().numpy()
         if k > _MOST:
             raise ValueError(f"k must be at most {_MOST}, so that a code is a byte, got {k}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from zoo.search._checks import check_counts
+from zoo.checks import check_integers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def superglobal(
     the item itself, with weight 1; the maximum is over the p + 1 refined items nearest to the query.
     Raises ValueError for p below 1, an unknown convention, and neighbours that don't fit.
     """
-    check_counts(p=p)
+    check_integers(1, p=p)
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
     _check_shapes(query, shortlist, p, neighbours, convention)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from zoo.search._checks import check_counts
+from zoo.checks import check_integers
 from zoo.search.local_maps import local_map_of
 from zoo.types import Ranking, Representation, name_of
 
@@ -122,7 +122,7 @@ class ExpandingReranker(HitReranker):
     expands: ClassVar[tuple[str, ...]] = ("vector",)
 
     def __init__(self, *, k: int) -> None:
-        check_counts(k=k)
+        check_integers(1, k=k)
         self.k = k
 
     @abc.abstractmethod

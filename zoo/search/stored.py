@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
+from zoo.checks import check_integers
 from zoo.files import BadFile
 from zoo.search import storage
-from zoo.search._checks import all_finite, check_counts
+from zoo.search._checks import all_finite
 from zoo.search._saved import Saved
 from zoo.search._tiers import by_words, check_words, has_text, tiered
 from zoo.search.index import Index
@@ -144,7 +145,7 @@ class StoredIndex(Index, abc.ABC):
         searches; `queries` None, or a drawing of nothing, leaves the words alone. Raises ValueError for words that
         aren't a list of strings for each query, and for captions that aren't a list of strings.
         """
-        check_counts(k=k)
+        check_integers(1, k=k)
         if queries is None or words is not None:
             check_words(words, None if queries is None else len(queries))
         if queries is not None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from zoo.checks import is_number
 
 if TYPE_CHECKING:
     from zoo.truth.packing import PackedGains, PackedRelevance
@@ -165,7 +166,7 @@ class GradedLists:
             raise ValueError(f"gains must have one entry per query ({len(self.query_ids)}), got {len(self.gains)}")
         for query, gains in zip(self.query_ids, self.gains, strict=True):
             for item, gain in gains.items():
-                if isinstance(gain, bool) or not isinstance(gain, int | float) or not 0 <= gain <= sys.float_info.max:
+                if not is_number(gain) or gain < 0:
                     raise ValueError(f"query {query!r}: the gain of {item!r} must be a number ≥ 0, got {gain!r}")
         _check_gallery(self.gallery_ids, self)
 

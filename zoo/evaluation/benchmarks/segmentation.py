@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from zoo.checks import check_integers
 from zoo.evaluation.label_pictures import label_sheet
 from zoo.evaluation.protocol import Benchmark, Shard, hashed, ids_hash, short_hash
 from zoo.evaluation.report import Cell, Report, Row
@@ -77,8 +78,7 @@ class Segmentation(Benchmark):
     name = "segmentation"
 
     def __init__(self, *, sheet_images: int) -> None:
-        if not isinstance(sheet_images, int) or isinstance(sheet_images, bool) or sheet_images < 0:
-            raise ValueError(f"sheet_images must be an integer of at least 0, got {sheet_images!r}")
+        check_integers(0, sheet_images=sheet_images)
         self.sheet_images = sheet_images
         self._predicted: dict[int, np.ndarray] = {}
 

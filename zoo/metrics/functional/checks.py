@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from zoo.checks import check_integers
 from zoo.metrics.functional.rows import blocks
 
 if TYPE_CHECKING:
@@ -41,14 +42,7 @@ def check_mask(name: str, values: Tensor | None, other_name: str, other: Tensor)
 
 def check_cutoff(k: int) -> None:
     """Raises ValueError unless the cut-off is an integer of at least 1."""
-    if not isinstance(k, int) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k!r}")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError for a value that is none of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    check_integers(1, k=k)
 
 
 def check_counts(n_relevant: Tensor | None, scores: Tensor) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from zoo.checks import check_words
 from zoo.metrics.functional.checks import (
-    check_choice,
     check_cutoff,
     check_ideal,
     check_like,
@@ -64,7 +64,7 @@ def ndcg(
 
 def check_gain(gain: str, k: int | None) -> None:
     """Raises ValueError for an unknown form of gain or a cut-off that is neither None nor an integer from 1."""
-    check_choice("gain", gain, ("linear", "exponential"))
+    check_words(gain=(gain, ("linear", "exponential")))
     if k is not None:
         check_cutoff(k)
 

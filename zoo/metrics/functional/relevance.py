@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from zoo.checks import check_words
 from zoo.metrics.functional.checks import (
-    check_choice,
     check_counts,
     check_cutoff,
     check_mask,
@@ -93,7 +93,7 @@ def recall_at_k(
 
 def check_convention(convention: str, k: int | None) -> None:
     """Raises ValueError for an unknown convention of average precision, or one that allows no cut-off."""
-    check_choice("convention", convention, ("finite", "trapezoid"))
+    check_words(convention=(convention, ("finite", "trapezoid")))
     if k is None:
         return
     check_cutoff(k)

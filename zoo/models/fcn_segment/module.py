@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from zoo.backbones import create_backbone, create_segmenter, pieces
+from zoo.checks import check_flags, check_integers, check_not_negative, check_positive, check_words
 from zoo.classes import Colour, class_list, class_lists
 from zoo.metrics.functional.segmentation import VOID, intersection_over_union, pixel_accuracy
 from zoo.models.fcn_segment.checks import (
@@ -18,12 +19,8 @@ from zoo.models.fcn_segment.checks import (
     OPTIMIZERS,
     WEIGHTINGS,
     check_correction,
-    check_counts,
-    check_flags,
     check_head,
-    check_numbers,
     check_shares,
-    check_words,
 )
 from zoo.models.fcn_segment.heads import AtrousSum, LightHead
 from zoo.models.fcn_segment.net import FCN
@@ -73,10 +70,11 @@ class FCNSegment(Embedder):
         check_words(head=(head, HEADS), optimizer=(optimizer, OPTIMIZERS))
         check_words(class_weighting=(class_weighting, WEIGHTINGS))
         check_flags(image_pooling=image_pooling, freeze_norm=freeze_norm)
-        check_counts(width=width, skip_width=skip_width)
+        check_integers(1, width=width, skip_width=skip_width)
         check_head(head, dilations, image_pooling, output_stride, backbone_options)
         rates = {"learning_rate": learning_rate, "head_learning_rate": head_learning_rate}
-        check_numbers({**rates, "power": power}, {"momentum": momentum, "weight_decay": weight_decay})
+        check_positive(**rates, power=power)
+        check_not_negative(momentum=momentum, weight_decay=weight_decay)
         check_correction(prior_correction, class_weighting)
         self._classes = class_list(classes)
         check_shares(class_shares, class_weighting, len(self._classes))

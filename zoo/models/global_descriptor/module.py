@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 
 from zoo.backbones import Backbone, Coder, create_backbone, create_coder
+from zoo.checks import check_integers, check_positive, check_words, is_number
 from zoo.models.global_descriptor.net import GlobalDescriptorNet
 from zoo.module import Embedder
 from zoo.ops.netvlad import NetVLAD
@@ -64,9 +65,12 @@ class GlobalDescriptor(Embedder):
         whitening: str | None, dimension: int | None, shrinkage: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        _check_numbers(levels, clusters, image_size, scales, {"p": p, "a": a, "b": b})
+        check_words(pooling=(pooling, POOLINGS))
+        check_integers(1, levels=levels, image_size=1 if image_size is None else image_size)
+        check_integers(2, clusters=clusters)
+        check_positive(p=p, a=a, b=b)
+        if not isinstance(scales, (list, tuple)) or not scales or not all(is_number(s) and s > 0 for s in scales):
+            raise ValueError(f"scales must be a list of finite numbers above 0, got {scales!r}")
         _check_whitening(whitening, dimension, shrinkage)
         self._pooling, self._whitening, self._shrinkage = pooling, whitening, shrinkage
         self._centred = pooling == "spoc" and centre_prior
@@ -142,31 +146,12 @@ class GlobalDescriptor(Embedder):
         return Batch(index=torch.arange(3), images=images)
 
 
-def _check_numbers(
-    levels: int, clusters: int, image_size: int | None, scales: Sequence[float], positive: dict[str, float]
-) -> None:
-    for name, value in (("levels", levels), ("image_size", 1 if image_size is None else image_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if not isinstance(clusters, int) or clusters < 2:
-        raise ValueError(f"clusters must be a whole number of at least 2, got {clusters!r}")
-    for name, value in positive.items():
-        if not _is_positive(value):
-            raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
-    if not isinstance(scales, (list, tuple)) or not scales or not all(map(_is_positive, scales)):
-        raise ValueError(f"scales must be a list of finite numbers above 0, got {scales!r}")
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
-
-
 def _check_whitening(whitening: str | None, dimension: int | None, shrinkage: float) -> None:
     if whitening is not None and whitening not in WHITENINGS:
         raise ValueError(f"whitening must be one of {', '.join(WHITENINGS)} or null, got {whitening!r}")
-    if dimension is not None and (not isinstance(dimension, int) or dimension < 1):
-        raise ValueError(f"dimension must be a whole number of at least 1, or null, got {dimension!r}")
-    if not isinstance(shrinkage, (int, float)) or not 0 <= shrinkage <= 1:
+    if dimension is not None:
+        check_integers(1, dimension=dimension)
+    if not is_number(shrinkage) or not 0 <= shrinkage <= 1:
         raise ValueError(f"shrinkage must lie in 0 … 1, got {shrinkage!r}")
     if dimension is not None and whitening is None:
         raise ValueError(f"dimension={dimension} needs a whitening: {', '.join(WHITENINGS)}")

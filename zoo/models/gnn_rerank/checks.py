@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.checks import check_flags, check_integers, check_not_negative, check_positive, check_words, is_number
 from zoo.models.gnn_rerank.losses import CONVENTIONS, LOSSES
 from zoo.models.gnn_rerank.net import NORMS
 
@@ -23,21 +24,13 @@ def check_parameters(given: Mapping[str, Any]) -> None:
     """Raises ValueError for a number out of range, an unknown word, or parameters that don't fit together."""
     least = {**_LEAST, **({} if given["projection"] is None else {"projection": 1})}
     for name, low in least.items():
-        if isinstance(given[name], bool) or not isinstance(given[name], int) or given[name] < low:
-            raise ValueError(f"{name} must be an integer of at least {low}, got {given[name]!r}")
-    for name in _POSITIVE:
-        if not _is_number(given[name]) or given[name] <= 0:
-            raise ValueError(f"{name} must be a number above 0, got {given[name]!r}")
-    if not _is_number(given["mse_weight"]) or given["mse_weight"] < 0:
-        raise ValueError(f"mse_weight must be a number of at least 0, got {given['mse_weight']!r}")
-    if not _is_number(given["dropout"]) or not 0 <= given["dropout"] < 1:
+        check_integers(low, **{name: given[name]})
+    check_positive(**{name: given[name] for name in _POSITIVE})
+    check_not_negative(mse_weight=given["mse_weight"])
+    if not is_number(given["dropout"]) or not 0 <= given["dropout"] < 1:
         raise ValueError(f"dropout must lie in 0 … 1, 1 itself left out, got {given['dropout']!r}")
-    for name, words in _WORDS.items():
-        if given[name] not in words:
-            raise ValueError(f"{name} must be one of {', '.join(words)}, got {given[name]!r}")
-    for name in ("lock", "centre"):
-        if not isinstance(given[name], bool):
-            raise ValueError(f"{name} must be true or false, got {given[name]!r}")
+    check_words(**{name: (given[name], words) for name, words in _WORDS.items()})
+    check_flags(lock=given["lock"], centre=given["centre"])
     _check_together(given)
 
 
@@ -52,7 +45,3 @@ def _check_together(given: Mapping[str, Any]) -> None:
         raise ValueError(
             "phase2_input must be raw where lock is false: what is projected once can't train the projection"
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value

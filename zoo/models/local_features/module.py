@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
+from zoo.checks import check_integers, check_words
 from zoo.models.local_features.net import DESCRIPTORS, describe, detector_of
 from zoo.module import Embedder
 from zoo.search.geometry import opencv
@@ -30,10 +31,8 @@ class LocalFeatures(Embedder):
     def __init__(self, *, descriptor: str, max_keypoints: int) -> None:
         super().__init__()
         opencv("the model local_features")
-        if descriptor not in DESCRIPTORS:
-            raise ValueError(f"descriptor must be one of {', '.join(DESCRIPTORS)}, got {descriptor!r}")
-        if not isinstance(max_keypoints, int) or max_keypoints < 1:
-            raise ValueError(f"max_keypoints must be a whole number of at least 1, got {max_keypoints!r}")
+        check_words(descriptor=(descriptor, DESCRIPTORS))
+        check_integers(1, max_keypoints=max_keypoints)
         self.descriptor, self.max_keypoints = descriptor, max_keypoints
 
     def embed(self, batch: Batch, role: Role = "gallery") -> Representation:

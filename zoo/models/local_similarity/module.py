@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import torch
 
 from zoo.backbones import create_backbone
+from zoo.checks import check_flags, check_integers, check_not_negative, check_positive, check_words, is_integer
 from zoo.metrics.functional import average_precision
 from zoo.models.local_similarity.boxes import box_overlap, decode_boxes, encode_boxes
 from zoo.models.local_similarity.losses import Loss, negative_pairs, pair_loss, similarity
@@ -56,13 +57,14 @@ class LocalSimilarity(Embedder):
     ) -> None:  # fmt: skip
         super().__init__()
         counts = {"gallery_grid": gallery_grid, "query_grid": query_grid, "levels": levels, "negatives": negatives}
-        _check_counts({**counts, "shuffled_block": shuffled_block}, {"shuffled_negatives": shuffled_negatives})
-        _check_words(trained=(trained, get_args(Trained)), loss=(loss, get_args(Loss)), schedule=(schedule, SCHEDULES))
+        check_integers(1, **counts, shuffled_block=shuffled_block)
+        check_integers(0, shuffled_negatives=shuffled_negatives)
+        check_words(trained=(trained, get_args(Trained)), loss=(loss, get_args(Loss)), schedule=(schedule, SCHEDULES))
         _check_channels(channels)
-        if not isinstance(match_score, bool):
-            raise ValueError(f"match_score must be true or false, got {match_score!r}")
+        check_flags(match_score=match_score)
         terms = {"location_weight": location_weight, "margin": margin, "momentum": momentum}
-        _check_numbers(learning_rate, {**terms, "weight_decay": weight_decay})
+        check_positive(learning_rate=learning_rate)
+        check_not_negative(**terms, weight_decay=weight_decay)
         self._trained, self._loss, self._terms = trained, loss, {"weight": location_weight, "margin": margin}
         self._negatives, self._shuffled = negatives, (shuffled_negatives, shuffled_block)
         self._rates = {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
@@ -223,38 +225,13 @@ def _read_quantizer(folder: str, dimension: int) -> Any:
     return quantizer
 
 
-def _check_counts(positive: dict[str, Any], natural: dict[str, Any]) -> None:
-    for least, values in ((1, positive), (0, natural)):
-        for name, value in values.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def _check_words(**words: tuple[str, Sequence[str]]) -> None:
-    for name, (word, known) in words.items():
-        if word not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {word!r}")
-
-
 def _check_channels(channels: Sequence[int]) -> None:
     if (
         not isinstance(channels, (list, tuple))
         or len(channels) != 2
-        or not all(isinstance(c, int) and c > 0 for c in channels)
+        or not all(is_integer(c) and c > 0 for c in channels)
     ):
-        raise ValueError(f"channels must be two whole numbers of at least 1, got {channels!r}")
-
-
-def _check_numbers(learning_rate: Any, natural: dict[str, Any]) -> None:
-    for name, value in natural.items():
-        if not _is_number(value) or not value >= 0:
-            raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
-    if not _is_number(learning_rate) or not learning_rate > 0:
-        raise ValueError(f"learning_rate must be a number above 0, got {learning_rate!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        raise ValueError(f"channels must be two integers of at least 1, got {channels!r}")
 
 
 export = LocalSimilarity

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from zoo import checkpoints
+from zoo.checks import check_integers
 from zoo.models.local_similarity.boxes import decode_boxes
 from zoo.models.local_similarity.explaining import explain
 from zoo.models.local_similarity.head import CorrelationHead
 from zoo.models.local_similarity.losses import similarity
 from zoo.models.local_similarity.scoring import PairScorer, check_precision
-from zoo.search._checks import check_counts
 from zoo.search.local_maps import correlations, local_map_of
 from zoo.search.reranking import HitReranker, cosines
 
@@ -47,7 +47,7 @@ class LocalSimilarityReranker(HitReranker):
         if not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
             raise ValueError(f"weight must lie in 0 … 1, got {weight!r}")
         if expand != 0:
-            check_counts(expand=expand)
+            check_integers(1, expand=expand)
         check_precision(precision)
         self.weight, self.count, self.renormalise, self.precision = weight, expand, renormalise, precision
         self._head: CorrelationHead | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from zoo.backbones import create_backbone
+from zoo.checks import check_flags, check_integers, check_positive, check_words, is_number
 from zoo.models.regional_aggregation.net import Proposer, RegionalAggregationNet
 from zoo.module import Embedder
 from zoo.ops.sampling import sampled
@@ -159,18 +160,13 @@ def _triangle(side: int) -> int:
 
 
 def _check(given: dict[str, Any]) -> None:
-    for name, known in CHOICES.items():
-        if given[name] not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {given[name]!r}")
-    for name in _COUNTS:
-        if not isinstance(given[name], int) or given[name] < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {given[name]!r}")
-    for name in ("eps", "hessian_threshold"):
-        if not given[name] > 0:
-            raise ValueError(f"{name} must be above 0, got {given[name]!r}")
-    if not 0 < given["max_share"] <= 1:
+    check_words(**{name: (given[name], known) for name, known in CHOICES.items()})
+    check_integers(1, **{name: given[name] for name in _COUNTS})
+    check_positive(eps=given["eps"], hessian_threshold=given["hessian_threshold"])
+    check_flags(isometric=given["isometric"])
+    if not is_number(given["max_share"]) or not 0 < given["max_share"] <= 1:
         raise ValueError(f"max_share must lie in 0 … 1, above 0, got {given['max_share']!r}")
-    if not given["hessian_edge_ratio"] >= 1:
+    if not is_number(given["hessian_edge_ratio"]) or given["hessian_edge_ratio"] < 1:
         raise ValueError(f"hessian_edge_ratio must be at least 1, got {given['hessian_edge_ratio']!r}")
 
 

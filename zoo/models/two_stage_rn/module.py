@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 
+from zoo.checks import check_integers, check_not_negative, check_words
 from zoo.models.two_stage_rn.initialisation import initialise
 from zoo.models.two_stage_rn.net import TwoStageRNNet
 from zoo.models.two_stage_rn.pooling import AGGREGATIONS, FEATURES, LEARNED, AttentionPool, Pooling
@@ -89,13 +90,14 @@ class TwoStageRN(Embedder):
         step_limit: float,
     ) -> None:
         super().__init__()
-        _check(feature=feature, aggregation=aggregation, convention=convention, optimizer=optimizer, schedule=schedule)
-        _check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit)
-        _check_numbers(warmup_steps=warmup_steps, rank_temperature=rank_temperature)
-        _check_counts(
-            question_length=question_length, word_dim=word_dim, pair_shifts=1 if pair_shifts is None else pair_shifts
-        )
-        _check_counts(attention_heads=attention_heads, attention_hidden=attention_hidden, attention_dim=attention_dim)
+        words = {"feature": feature, "aggregation": aggregation, "convention": convention}
+        words |= {"optimizer": optimizer, "schedule": schedule}
+        check_words(**{name: (word, WORDS[name]) for name, word in words.items()})
+        check_not_negative(learning_rate=learning_rate, weight_decay=weight_decay, step_limit=step_limit)
+        check_not_negative(warmup_steps=warmup_steps, rank_temperature=rank_temperature)
+        counts = {"question_length": question_length, "word_dim": word_dim, "attention_heads": attention_heads}
+        counts |= {"attention_hidden": attention_hidden, "attention_dim": attention_dim}
+        check_integers(1, **counts, pair_shifts=1 if pair_shifts is None else pair_shifts)
         _check_question_free(question_layer, feature, aggregation)
         attention = (attention_heads, attention_hidden, attention_dim)
         text = _encoder(vocabulary, answers, question_groups, (word_dim, question_dim, question_length))
@@ -329,24 +331,6 @@ def _check_question_free(question_layer: int, feature: str, aggregation: str) ->
         raise ValueError("feature must be conv where question_layer is 0 (RN has no question-free layer), got relation")
     if feature == "conv" and aggregation == LEARNED:
         raise ValueError("feature must be relation where aggregation is learned (it attends to relations), got conv")
-
-
-def _check(**chosen: str) -> None:
-    for argument, value in chosen.items():
-        if value not in WORDS[argument]:
-            raise ValueError(f"{argument} must be one of {', '.join(WORDS[argument])}, got {value!r}")
-
-
-def _check_numbers(**values: float) -> None:
-    for name, value in values.items():
-        if not isinstance(value, (int, float)) or not value >= 0:
-            raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
-
-
-def _check_counts(**values: int) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 export = TwoStageRN

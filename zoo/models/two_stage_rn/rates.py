@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from zoo.checks import check_integers
+
 SCHEDULES = ("constant", "cosine", "stepped")
 
 
@@ -26,8 +28,7 @@ class SteppedRate:
     """
 
     def __init__(self, start: float, step_epochs: int, limit: float) -> None:
-        if not isinstance(step_epochs, int) or step_epochs < 1:
-            raise ValueError(f"step_epochs must be an integer of at least 1, got {step_epochs!r}")
+        check_integers(1, step_epochs=step_epochs)
         self.start, self.step_epochs, self.limit = start, step_epochs, limit
 
     def __call__(self, epoch: int) -> float:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
+from zoo.checks import check_integers
 from zoo.search import _faiss
-from zoo.search._checks import check_counts
 from zoo.search.rows import Growing
 from zoo.search.stored import Found, StoredIndex, check_metric, rows_of
 from zoo.types import Representation
@@ -33,7 +33,7 @@ class IvfPqIndex(StoredIndex):
     ) -> None:
         super().__init__()
         check_metric(metric)
-        check_counts(lists=lists, subquantizers=subquantizers, bits=bits, probes=probes, train_size=train_size)
+        check_integers(1, lists=lists, subquantizers=subquantizers, bits=bits, probes=probes, train_size=train_size)
         if bits > 12:
             raise ValueError(f"bits must be from 1 to 12, got {bits}")
         self.lists, self.subquantizers, self.bits, self.probes = lists, subquantizers, bits, probes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
+from zoo.checks import check_integers
 from zoo.search import storage
-from zoo.search._checks import check_counts
 from zoo.search.indexes.flat import FlatIndex
 from zoo.search.local_maps import CODEBOOK, encoded
 from zoo.search.quantizer import ProductQuantizer, check_parts
@@ -51,7 +51,7 @@ class LocalMapsIndex(FlatIndex):
 
     def __init__(self, *, subquantizers: int, centroids: int, train_size: int, seed: int, metric: str) -> None:
         super().__init__(metric=metric)
-        check_counts(subquantizers=subquantizers, centroids=centroids, train_size=train_size)
+        check_integers(1, subquantizers=subquantizers, centroids=centroids, train_size=train_size)
         if centroids > 256:
             raise ValueError(f"centroids must be at most 256, so that a code is a byte, got {centroids}")
         self.subquantizers, self.centroids, self.train_size, self.seed = subquantizers, centroids, train_size, seed

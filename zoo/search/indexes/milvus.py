@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
+from zoo.checks import check_integers
 from zoo.files import BadFile
 from zoo.registry import UsageError
 from zoo.search import storage
-from zoo.search._checks import check_counts
 from zoo.search._expressions import among, payload_filter
 from zoo.search.index import Index
 from zoo.search.rows import Ids, payload_texts
@@ -106,7 +106,7 @@ class MilvusIndex(Index):
 
         Milvus answers by distance or by a condition, and counting the words of all items here would read all of them.
         """
-        check_counts(k=k)
+        check_integers(1, k=k)
         self.refuse_words(words)
         if queries is None:
             raise ValueError("queries must be a Representation: the index milvus can't search by words alone, got None")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from zoo.search._checks import all_finite, check_counts
+from zoo.checks import check_flags, check_integers
+from zoo.search._checks import all_finite
 from zoo.search.map_codebook import MOST, STEPS, MapCodebook
 from zoo.search.map_columns import Columns
 from zoo.search.stored import Found, StoredIndex
@@ -52,11 +53,10 @@ class ProbabilityMapsIndex(StoredIndex):
 
     def __init__(self, *, centroids: int, train_size: int, rounded: bool, seed: int) -> None:
         super().__init__()
-        check_counts(centroids=centroids, train_size=train_size)
+        check_integers(1, centroids=centroids, train_size=train_size)
         if centroids > MOST:
             raise ValueError(f"centroids must be at most {MOST}, so that a code is a byte, got {centroids}")
-        if not isinstance(rounded, bool):
-            raise ValueError(f"rounded must be true or false, got {rounded!r}")
+        check_flags(rounded=rounded)
         self.centroids, self.train_size, self.rounded, self.seed = centroids, train_size, rounded, seed
         self.codebook: MapCodebook | None = None
         self._columns = Columns()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from zoo.search._checks import check_counts
+from zoo.checks import check_integers
 from zoo.search._coarse import CoarseRegions
 from zoo.search._packed import Regions, RegionStore, evidence_of, pack_regions
 from zoo.search.rows import aligned
@@ -41,7 +41,7 @@ class RegionsIndex(StoredIndex):
         super().__init__()
         check_metric(metric, ("dot", "cosine"))
         if shortlist is not None:
-            check_counts(shortlist=shortlist)
+            check_integers(1, shortlist=shortlist)
         self.metric, self.shortlist = metric, shortlist
         self._store = RegionStore()
         self._coarse = CoarseRegions(probes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.search._checks import check_positive
+from zoo.checks import check_positive
 from zoo.search.expansion import expand_query
 from zoo.search.reranking import ExpandingReranker
 from zoo.types import Representation

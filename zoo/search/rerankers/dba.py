@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.search._checks import check_counts
+from zoo.checks import check_integers
 from zoo.search.expansion import augment_database
 from zoo.search.reranking import HitReranker, cosines
 
@@ -25,7 +25,7 @@ class DatabaseAugmentation(HitReranker):
     """
 
     def __init__(self, *, k: int, alpha: float) -> None:
-        check_counts(k=k)
+        check_integers(1, k=k)
         if alpha < 0:
             raise ValueError(f"alpha must be at least 0, got {alpha}")
         self.k, self.alpha = k, alpha

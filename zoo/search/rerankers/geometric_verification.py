@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from zoo.search._checks import check_counts, check_positive
+from zoo.checks import check_integers, check_positive
 from zoo.search.geometry import TRANSFORMS, corners, find_object, match_keypoints, opencv, outline_of, project
 from zoo.search.reranking import HitReranker
 
@@ -42,7 +42,7 @@ class GeometricVerification(HitReranker):
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio must be above 0 and at most 1, got {ratio}")
         check_positive(threshold=threshold)
-        check_counts(min_inliers=min_inliers, iterations=iterations)
+        check_integers(1, min_inliers=min_inliers, iterations=iterations)
         self.ratio, self.min_inliers = ratio, min_inliers
         self.threshold = threshold
         self.search = {"transform": transform, "iterations": iterations, "seed": seed}

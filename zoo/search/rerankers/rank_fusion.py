@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from zoo.search._checks import check_positive
+from zoo.checks import check_positive
 from zoo.search.fusion import METHODS, rank_fusion
 from zoo.search.reranking import HitReranker, ordered
 from zoo.types import Ranking

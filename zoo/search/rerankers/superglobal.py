@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.search._checks import check_counts, check_positive
+from zoo.checks import check_integers, check_positive
 from zoo.search.refinement import CONVENTIONS, superglobal
 from zoo.search.reranking import HitReranker
 
@@ -33,7 +33,7 @@ class SuperGlobal(HitReranker):
         self.convention = convention
         self.p = preset["p"] if p is None else p
         self.beta = preset["beta"] if beta is None else beta
-        check_counts(p=self.p)
+        check_integers(1, p=self.p)
         check_positive(beta=self.beta)
 
     def score(
