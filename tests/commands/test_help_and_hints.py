@@ -115,8 +115,8 @@ def test_list_check_imports_plugins_and_names_each_cause(command, plugin_site):
         ),
         (
             "list modle",
-            "unknown kind 'modle'; kinds are model, data, benchmark, index, reranker, metrics, affinity. "
-            "Did you mean 'model'?",
+            "unknown kind 'modle'; kinds are model, data, benchmark, index, reranker, metrics, affinity, experiment, "
+            "sweep. Did you mean 'model'?",
         ),
         (
             "train model=two_stage_rm",

@@ -73,7 +73,7 @@ def test_queries_of_their_own_are_labelled_by_the_same_table(root, tmp_path):
         ("image,label,x0\nx/a,b,1\n", "must have the columns image, .* got image, label, x0"),
         ("image,label\nx/z,cat\n", r"names 'x/z', which no folder has \(images are called like 'x/a'\)"),
         ("image,label\n,cat\n", "row 1 must name an image"),
-        ("image,label\nx/a,cat,dog\n", "row 1 must name an image and have no more cells than columns"),
+        ("image,label\nx/a,cat,dog\n", r"row 1 must have no more cells than columns, got \['dog'\] beyond"),
         ("image,x0,y0,x1,y1\nx/a,1,2,3,4\nx/a,1,2,3,\n", "row 2: a box must be four numbers .* got 1, 2, 3, "),
         ("image,x0,y0,x1,y1\nx/a,5,2,3,4\n", "row 1: a box must be four numbers with x0 < x1 and y0 < y1"),
         ("image,x0,y0,x1,y1\nx/a,0,0,inf,nan\n", "row 1: a box must be four numbers"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from zoo.data._simulated_city import SUBTASKS, Recipe, World, simulate_city, write_msls
+from zoo.data._simulated_city import Recipe, World, simulate_city, write_msls
 from zoo.truth import readers
 
 WORLD = World(seed=5, dimension=128)
@@ -17,7 +17,7 @@ COLUMNS = {
     "raw": ["key", "lon", "lat", "ca", "captured_at", "pano"],
     "postprocessed": ["key", "easting", "northing", "unique_cluster", "control_panel", "night", "view_direction"],
     "seq_info": ["key", "sequence_key", "frame_number"],
-    "subtask_index": ["key", *SUBTASKS],
+    "subtask_index": ["key", "all", "w2s", "s2w", "d2n", "n2d", "o2n", "n2o"],
 }
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import h5py
+import lightning
 import numpy as np
 import pytest
 import torch
+from own_process import apart
 from PIL import Image
 
 import zoo
@@ -175,3 +180,41 @@ def test_a_simulated_city_is_made_once_and_read_as_any_other(tmp_path):
         zoo.create("data", "simulated_city", root=str(tmp_path), **{**sizes, "recipe": {"fog": 1}})
     with pytest.raises(ValueError, match="dimension must be at least"):
         zoo.create("data", "simulated_city", root=str(tmp_path), **{**sizes, "dimension": 3})
+
+
+class Reader(lightning.LightningModule):
+    """Looks at the batches, and writes which cities its rank mined."""
+
+    def __init__(self, folder, mined):
+        super().__init__()
+        self.folder, self.mined, self.rows = Path(folder), mined, 0
+
+    def validation_step(self, batch, batch_idx):
+        self.rows += len(batch)
+
+    def on_validation_epoch_end(self):
+        (self.folder / f"rank{self.global_rank}.json").write_text(json.dumps([self.mined, self.rows]))
+
+
+def two_processes(folder, root):
+    from zoo.search import mining
+
+    mined, mine = [], mining.nearest
+    mining.nearest = lambda *words: mined.append(words[-1]) or mine(*words)
+    data = opened((root, None), f"{folder}/cache")
+    data.prepare_shortlists(8, 3, [])
+    lightning.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, use_distributed_sampler=False, default_root_dir=folder,
+    ).validate(Reader(folder, mined), datamodule=data, verbose=False)  # fmt: skip
+
+
+def test_one_of_two_processes_mines_and_the_other_reads_what_it_found(tree, tmp_path):
+    apart(two_processes, tmp_path, tree[0])
+    (mined, rows), (none, others) = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert mined == ["mining a", "mining b", "mining c"]
+    assert none == []
+    data = opened(tree, tmp_path / "cache")
+    data.prepare_shortlists(8, 3, [])
+    data.setup()
+    assert rows + others == len(data.dataset("val"))

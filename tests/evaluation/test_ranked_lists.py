@@ -8,9 +8,9 @@ import torch
 from ranked_runs import NAMES, QUERIES, dense, judged, order, random_scores, values, write_json
 
 import zoo
-from zoo.evaluation.lists import from_vectors
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.protocol import Shard
+from zoo.evaluation.ranked_lists import from_vectors
 from zoo.evaluation.source import Source
 
 
@@ -118,7 +118,7 @@ def test_labels_must_cover_the_gallery_unless_it_is_restricted(tmp_path):
     report = judged(zoo.create("benchmark", "instances", labels=labels, incomplete="restrict"), predictions)
     assert report.fingerprint["gallery"] == 4
     (tmp_path / "labels.csv").write_bytes("image,label\ncafé,x".encode("latin1"))
-    with pytest.raises(ValueError, match=r"labels\.csv: .*utf-8"):
+    with pytest.raises(ValueError, match=r"labels\.csv can't be read as CSV in UTF-8 \(.*utf-8"):
         zoo.create("benchmark", "instances", labels=labels).read(Source(None, None, None, True))
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo.evaluation.lists import from_vectors
+from zoo.evaluation.ranked_lists import from_vectors
 from zoo.evaluation.runner import evaluate
 from zoo.evaluation.searching import Searching
 from zoo.module import Embedder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from label_map_trees import CLASSES, NAMES, write_tree
+from own_process import Saving, apart, saved
 from sklearn.metrics import jaccard_score
 
 import zoo
@@ -128,29 +128,15 @@ def test_validation_logs_the_overlap_of_every_class(root, tmp_path):
     assert found == {name: pytest.approx(value, abs=1e-6) for name, value in wanted.items()}
 
 
-class Saving(lightning.Callback):
-    def __init__(self, file):
-        self.file = file
-
-    def on_fit_end(self, trainer, pl_module):
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        torch.save({"weights": pl_module.state_dict(), "metrics": metrics}, f"{self.file}.{trainer.global_rank}")
-
-
-def two_processes(root, folder):
-    model, data = built(root, class_weighting="log", freeze_norm=False)
-    saving = Saving(f"{folder}/two")
-    trainer(folder, devices=2, strategy="ddp_fork", callbacks=[saving]).fit(model, datamodule=data)
+def two_processes(folder, root):
+    model, data = built(Path(root), class_weighting="log", freeze_norm=False)
+    trainer(folder, devices=2, strategy="ddp_fork", callbacks=[Saving(folder)]).fit(model, datamodule=data)
 
 
 def test_two_processes_train_one_model_and_find_what_one_finds(root, tmp_path):
     """Five images on two ranks; each rank's batch normalisation has seen other images."""
-    # In a process of its own: one that has gone through autograd can't be forked.
-    code = f"import test_fcn_segment_training as own; own.two_processes({str(root)!r}, {str(tmp_path)!r})"
-    here = Path(__file__).parent
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent)))}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=paths, check=True, timeout=300)
-    states = [torch.load(tmp_path / f"two.{rank}", weights_only=True) for rank in (0, 1)]
+    apart(two_processes, tmp_path, root)
+    states = saved(tmp_path)
     assert states[0]["metrics"] == states[1]["metrics"]
     for name, value in states[0]["weights"].items():
         assert torch.equal(value, states[1]["weights"][name]), name

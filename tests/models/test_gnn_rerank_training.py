@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import lightning
 import pytest
 import torch
+from own_process import Saving, apart, saved
 from sklearn.metrics import average_precision_score
 
 import zoo
@@ -111,33 +108,20 @@ def test_projected_once_is_the_same_as_raw_without_dropout(root, tmp_path):
         assert torch.allclose(value, states[1][name], atol=1e-4), name
 
 
-def two_processes(root, folder):
+def two_processes(folder, root):
     model, data = built(root, dropout=0.0)
     data.prepare_data()
-    two = trainer(folder, 3, Saving(f"{folder}/two.ckpt"), devices=2, strategy="ddp_fork")
-    two.fit(model, datamodule=data)
+    trainer(folder, 3, Saving(folder), devices=2, strategy="ddp_fork").fit(model, datamodule=data)
 
 
 def test_two_processes_leave_with_the_same_weights_in_both_phases(root, tmp_path):
-    # In a process of its own: one that has gone through autograd can't be forked.
-    code = f"import test_gnn_rerank_training as own; own.two_processes({str(root)!r}, {str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=300)
-    file = tmp_path / "two.ckpt"
-    states = [torch.load(f"{file}.{rank}", weights_only=True) for rank in (0, 1)]
+    apart(two_processes, tmp_path, root)
+    states = saved(tmp_path)
     assert states[0]["metrics"] == states[1]["metrics"]
     begun = built(root)[0].state_dict()
     for name, value in states[0]["weights"].items():
         assert torch.equal(value, states[1]["weights"][name]), name
         assert not torch.equal(value, begun[name]), name
-
-
-class Saving(lightning.Callback):
-    def __init__(self, file):
-        self.file = file
-
-    def on_fit_end(self, trainer, pl_module):
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        torch.save({"weights": pl_module.state_dict(), "metrics": metrics}, f"{self.file}.{trainer.global_rank}")
 
 
 def test_validation_is_the_mean_over_queries_of_all_hits(root, tmp_path):

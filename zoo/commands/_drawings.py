@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.commands._searching import log
 from zoo.files import BadFile
+from zoo.ops.label_maps import resampled
 from zoo.registry import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Drawing:
             below = np.full((*(side * scale for side in self.labels.shape), 3), _PAPER, np.uint8)
         if self.colours is None:
             return below
-        return overlaid_labels(below, _resized(self.labels, below.shape[:2]), self.colours)
+        return overlaid_labels(below, resampled(self.labels, below.shape[:2]), self.colours)
 
 
 def read_drawing(file: Any, index: Index, colours: Colours | None) -> Drawing:
@@ -83,7 +84,7 @@ def read_drawing(file: Any, index: Index, colours: Colours | None) -> Drawing:
     labels = _of_numbers(pixels, classes, path) if pixels.ndim == 2 else _of_colours(pixels, colours, path)
     if not (labels >= 0).any():
         raise UsageError(f"drawing must show at least one class, got {path}, in which nothing is drawn")
-    resized = _resized(labels, tuple(grid))
+    resized = resampled(labels, grid)
     lost = np.setdiff1d(labels, resized)
     if lost.size:
         size = f"{grid[0]} × {grid[1]}"
@@ -127,10 +128,3 @@ def _of_colours(pixels: np.ndarray, colours: Colours | None, path: Path) -> np.n
         share = f"{(labels < 0).mean():.0%}"
         log.info("drawing: %d colours that no class has count as not drawn; %s is", int((found < 0).sum()), share)
     return labels
-
-
-def _resized(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.int64) for old, new in zip(labels.shape, size, strict=True)
-    )
-    return labels[rows[:, None], columns]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,6 +15,7 @@ from zoo.checks import check_integers
 from zoo.data._loading import SameSizeBatches, SplitDataModule
 from zoo.data._pictures import SUFFIXES, UNREAD_SUFFIXES, Box, Picture, is_picture, read_picture
 from zoo.data.preparing import Preparation, PreparedFiles, prepare, turned
+from zoo.files import natural
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -199,7 +199,8 @@ def named_pictures(
     if not named:
         where = ", ".join(map(str, folders))
         raise ValueError(f"{argument} must hold images ({', '.join(SUFFIXES)}), got none below {where}")
-    return _ordered(named.items())
+    # A ground truth may call images by position.
+    return {name: named[name] for name in sorted(named, key=natural)}
 
 
 def _called(below: Path, names: str) -> str:
@@ -253,11 +254,6 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
             yield from _walk(Path(entry.path), (*above, real))
         elif entry.name.lower().endswith((*SUFFIXES, *UNREAD_SUFFIXES)):
             yield Path(entry.path)
-
-
-def _ordered(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """Sorts names with their numbers as numbers, since a ground truth may call images by position."""
-    return dict(sorted(named, key=lambda pair: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", pair[0])]))
 
 
 def _no_training(split: str) -> NoReturn:

@@ -11,11 +11,11 @@ import numpy as np
 from zoo.checks import check_integers, is_integer
 from zoo.data._pictures import read_values
 from zoo.files import BadFile
+from zoo.ops.label_maps import VOID
 
 if TYPE_CHECKING:
     from zoo.classes import ClassList
 
-VOID = -1
 UNLISTED = ("refuse", "void")
 _VALUES = 1 << 16  # ids of a file; a colour is one of 2^24
 _MATRIX = "LabelMap"  # what PASCAL-Context calls it
@@ -87,21 +87,6 @@ class LabelReader:
                 "list that has it, or data.unlisted=void"
             )
         return np.where(found == _REFUSED, VOID, found)[places].reshape(values.shape[:2]).astype(np.int64)
-
-
-def nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns `labels (H, W)` at another (height, width): the label at the centre of each new pixel."""
-    if labels.shape == size:
-        return labels
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.int64) for old, new in zip(labels.shape, size, strict=True)
-    )
-    return labels[rows[:, None], columns]
-
-
-def coloured(labels: np.ndarray, classes: ClassList, void: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:
-    """Returns `labels (H, W)` as a picture (H, W, 3) uint8 in the colours of the classes."""
-    return np.array([*classes.colours, void], np.uint8)[labels]
 
 
 def _check_ignore(ignore: Sequence[int]) -> None:

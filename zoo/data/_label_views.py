@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
 from zoo.checks import check_flags, is_number
-from zoo.data._label_maps import VOID, nearest
 from zoo.data._loading import check_size
 from zoo.data._pictures import read_picture
 from zoo.data.preparing import Preparation, PreparedFiles
 from zoo.files import BadFile
+from zoo.ops.label_maps import VOID, resampled
 from zoo.types import Batch
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Views:
         low, high = self.scale
         size = tuple(max(1, round(side * (low + (high - low) * draws[0]))) for side in labels.shape)
         image = transforms.resize(image, list(size), antialias=True)
-        image, labels = self._cut(image, nearest(labels, size), draws[1:3])
+        image, labels = self._cut(image, resampled(labels, size), draws[1:3])
         if self.flip and draws[3] < 0.5:
             image, labels = image.flip(2), labels[:, ::-1]
         if self.jitter:
@@ -103,7 +103,7 @@ class LabelledFiles(PreparedFiles):
         for place, size in zip(indices, batch.original_size.tolist(), strict=True):
             labels = self.reader.read(self.labels[place])
             check_fit(labels, tuple(size), self.labels[place], self.paths[place])
-            maps.append(torch.from_numpy(nearest(labels, tuple(batch.images.shape[2:]))))
+            maps.append(torch.from_numpy(resampled(labels, tuple(batch.images.shape[2:]))))
         return replace(batch, label_map=torch.stack(maps))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning import LightningDataModule
 from PIL import Image
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
@@ -210,6 +212,22 @@ class SplitDataModule(LightningDataModule):
 
     def _shard(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+@contextmanager
+def rank_zero_first() -> Iterator[None]:
+    """Lets the first process of a training pass before the others, so that they find on disk what it has made.
+
+    Where it fails, they go on all the same, and say so themselves.
+    """
+    together = dist.is_available() and dist.is_initialized()
+    if together and dist.get_rank() > 0:
+        dist.barrier()
+    try:
+        yield
+    finally:
+        if together and dist.get_rank() == 0:
+            dist.barrier()
 
 
 def check_size(name: str, value: int | Sequence[int]) -> tuple[int, int]:

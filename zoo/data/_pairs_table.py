@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from zoo.files import BadFile
+from zoo.files import BadFile, csv_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,12 +39,7 @@ def read_pairs(file: Path) -> list[PairRow]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"table must be a CSV file of pairs, got {file}, which doesn't exist")
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            rows, columns = list(reader), reader.fieldnames or ()
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise BadFile(f"table {file} can't be read as CSV in UTF-8 ({error})") from error
+    rows, columns = csv_rows(file, "table")
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise BadFile(f"table {file} must have the columns {', '.join(COLUMNS)}, it lacks {', '.join(missing)}")
@@ -54,10 +48,8 @@ def read_pairs(file: Path) -> list[PairRow]:
     return [_row(row, f"table {file}, row {number}") for number, row in enumerate(rows, start=1)]
 
 
-def _row(row: dict[str, str | None], where: str) -> PairRow:
-    if None in row:
-        raise BadFile(f"{where} must have no more cells than columns, got {row[None]} beyond")
-    cells = {name: (value or "").strip() for name, value in row.items()}
+def _row(row: dict[str, str], where: str) -> PairRow:
+    cells = {name: value.strip() for name, value in row.items()}
     for name in ("query_image", "positive_image"):
         if not cells[name]:
             raise BadFile(f"{where}, column {name} must name an image, got nothing")

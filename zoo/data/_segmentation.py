@@ -95,10 +95,6 @@ class SegmentationSplits(ImageSplits):
         self._named(split)
         return self.reader.read(self._labels[split][position])
 
-    def label_map_by_id(self, split: str, name: str) -> np.ndarray:
-        """Returns the label map of a name, as `label_map` does; raises ValueError for a name the split doesn't have."""
-        return self.label_map(split, self.position(split, name))
-
     def class_shares(self, split: str) -> np.ndarray:
         """Returns (C,) float64: which share of a split's pixels each class has, void left out. Reads all label maps.
 

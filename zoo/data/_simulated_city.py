@@ -43,7 +43,6 @@ _EPOCH, _YEARS = 1_388_534_400_000, 6  # images are taken from 1 January 2014 (m
 _DAY = 86_400_000  # ms
 _DEGREE = 111_320.0  # m of a degree of latitude
 _CELL = 25.0  # m, the side of a "unique cluster"
-SUBTASKS = ("all", "w2s", "s2w", "d2n", "n2d", "o2n", "n2o")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from zoo.files import BadFile
+from zoo.files import BadFile, csv_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +29,7 @@ def read_table(file: Path) -> list[TableRow]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"table must be a CSV file, got {file}, which doesn't exist: set data.table")
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            rows, columns = list(reader), reader.fieldnames or ()
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise BadFile(f"table {file} can't be read as CSV in UTF-8 ({error})") from error
+    rows, columns = csv_rows(file, "table")
     boxed = [name for name in _BOX if name in columns]
     if "image" not in columns or len(boxed) not in (0, 4) or not (boxed or "label" in columns):
         wanted = "image, and label or x0, y0, x1, y1 or both"
@@ -45,12 +39,12 @@ def read_table(file: Path) -> list[TableRow]:
     return [_row(row, f"table {file}, row {number}", bool(boxed)) for number, row in enumerate(rows, start=1)]
 
 
-def _row(row: dict[str, str | None], where: str, boxed: bool) -> TableRow:
-    image = (row["image"] or "").strip()
-    if not image or None in row:
-        raise BadFile(f"{where} must name an image and have no more cells than columns, got {list(row.values())}")
-    cells = [(row[name] or "").strip() for name in _BOX] if boxed else []
-    return TableRow(image, (row.get("label") or "").strip() or None, _box(cells, where) if any(cells) else None)
+def _row(row: dict[str, str], where: str, boxed: bool) -> TableRow:
+    image = row["image"].strip()
+    if not image:
+        raise BadFile(f"{where} must name an image, got {list(row.values())}")
+    cells = [row[name].strip() for name in _BOX] if boxed else []
+    return TableRow(image, row.get("label", "").strip() or None, _box(cells, where) if any(cells) else None)
 
 
 def _box(cells: list[str], where: str) -> tuple[float, ...]:

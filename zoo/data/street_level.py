@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from zoo.checks import check_integers, check_positive, is_number
 from zoo.data._descriptors import KeyedDescriptors
-from zoo.data._loading import SplitDataModule, UnrepeatedSampler
+from zoo.data._loading import SplitDataModule, UnrepeatedSampler, rank_zero_first
 from zoo.data._pictures import read_picture
 from zoo.data._shortlists import SIDES, City, Shortlists, mined, near_places, overlapping_views
 from zoo.data._street_sides import StreetSide
@@ -88,7 +88,8 @@ class StreetLevel(SplitDataModule):
             cities, _ = self._open(self.cities["val"])
             self._datasets |= {side: StreetSide(cities, side) for side in wanted}
         else:
-            self._datasets |= {split: self._shortlists(split) for split in wanted}
+            with rank_zero_first():  # what it mines, the others find in the cache
+                self._datasets |= {split: self._shortlists(split) for split in wanted}
         self._opened.clear()  # their keys are many
 
     def dataset(self, split: str) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torchmetrics import MetricCollection
 
 from zoo.checks import check_integers, check_words, is_integer
-from zoo.evaluation import lists as ranked_lists
+from zoo.evaluation import ranked_lists
 from zoo.evaluation.judge import Judge, RelevanceJudge, Setting
 from zoo.evaluation.pictures import ranking_sheet
 from zoo.evaluation.protocol import Benchmark, Shard, hashed, ids_hash

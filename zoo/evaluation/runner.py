@@ -135,9 +135,10 @@ class EvaluationLoop(lightning.LightningModule):
         values |= {f"test/{name}": value for name, value in report.scores.items()}
         for name, value in values.items():
             self.log(name, value, sync_dist=True)
-        for logger in self.trainer.loggers if self.trainer.is_global_zero else ():
-            if hasattr(logger, "log_table"):
-                columns, rows = report.query_table()
+        tabled = [logger for logger in self.trainer.loggers if hasattr(logger, "log_table")]
+        if tabled and self.trainer.is_global_zero:
+            columns, rows = report.query_table()
+            for logger in tabled:
                 logger.log_table("test/queries", columns=columns, data=rows)
 
     def _draw(self, collected: dict[str, Any], report: Report, rankings: Rankings | None) -> None:

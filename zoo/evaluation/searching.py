@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from zoo.checks import check_integers
 from zoo.evaluation.judge import Lists
-from zoo.evaluation.lists import with_progress
+from zoo.evaluation.ranked_lists import with_progress
 from zoo.search.fit import check_search
 from zoo.search.pipeline import Pipeline
 from zoo.types import Representation

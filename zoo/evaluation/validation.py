@@ -13,11 +13,11 @@ from zoo.evaluation.pictures import ranked_sheet
 from zoo.metrics.functional import spearman
 from zoo.ops.distances import l2_distances
 from zoo.truth import edit_distances
+from zoo.truth.distance import EXACT_NODES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-EXACT_NODES = 6  # beyond, the exact distance of all pairs takes longer than the epoch
 QUERIES = 500  # as the benchmark has by default; all images of a large split would take hours and gigabytes
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from zoo.files import BadFile, replacing
+from zoo.files import BadFile, natural, replacing
 from zoo.registry import UsageError
 from zoo.search._features_join import joined
-from zoo.search._features_shards import natural
 from zoo.search.features import Features
 from zoo.types import Representation
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import time
 from itertools import chain
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from zoo.files import BadFile, replacing
+from zoo.files import BadFile, natural, replacing
 from zoo.search._features_join import joined
 from zoo.types import Representation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -146,13 +145,3 @@ def _stored(name: str, value: Tensor) -> Tensor:
 
 def _given(name: str, value: Tensor) -> Tensor:
     return value.float() if name == "local_map" else value
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Returns a key that sorts names with their numbers as numbers: q2 before q10."""
-    return list(_parts(name))
-
-
-def _parts(name: str) -> Iterator[tuple[int, int, str]]:
-    for part in re.split(r"(\d+)", name):
-        yield (0, int(part), part) if part.isdecimal() else (1, 0, part)

@@ -20,8 +20,6 @@ def check_words(words: Any, queries: int | None) -> None:
         raise ValueError(f"words must be a list of words for each query, got {words!r}")
     if queries is not None and len(words) != queries:
         raise ValueError(f"words must be one list per query, got {len(words)} for {queries} queries")
-    if queries is None and not all(words):
-        raise ValueError("words must hold at least one word for each query where queries is None, got none")
 
 
 def by_words(counts: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -112,8 +112,8 @@ class Index:
         holds for each query words as `zoo.search.captions.words_of` returns them, none for no text: items are then
         ranked by how many of them their `captions` in the payload hold, equal ones by score, so that scores fall
         among those of equally many `words` in the evidence; without `queries` (None) the older of equal ones comes
-        first. Raises ValueError for k < 1, another dimension or another model, and for words where `reads_captions` is
-        False.
+        first, of all items where there are no words either. Raises ValueError for k < 1, another dimension or another
+        model, and for words where `reads_captions` is False.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement search(queries, k, where)")
 

@@ -142,8 +142,9 @@ class StoredIndex(Index, abc.ABC):
         """Returns the k nearest items of each query; see `Index.search`.
 
         A query with `words` finds first what holds most of them, tier by tier, each tier as exactly as the index
-        searches; `queries` None, or a drawing of nothing, leaves the words alone. Raises ValueError for words that
-        aren't a list of strings for each query, and for captions that aren't a list of strings.
+        searches; `queries` None, or a drawing of nothing, leaves the words alone, and without words the items, oldest
+        first. Raises ValueError for words that aren't a list of strings for each query, and for captions that aren't a
+        list of strings.
         """
         check_integers(1, k=k)
         if queries is None or words is not None:
@@ -267,15 +268,15 @@ class StoredIndex(Index, abc.ABC):
     def _by_text(
         self, query: Representation | None, k: int, allowed: np.ndarray | None, words: Sequence[str]
     ) -> Ranking:
-        if not words:
+        if not words and query is not None:
             return self._nearest(query, min(k, len(self)), allowed)[0]
-        counts = self.word_counts(words)
+        counts = self.word_counts(words) if words else np.zeros(len(self), np.int64)
         if allowed is not None:
             counts = np.where(allowed, counts, -1)
         if query is not None:
             return tiered(counts, k, lambda most, tier: self._nearest(query, most, tier)[0])
         order, scores = by_words(counts, k)
-        shown = [{"words": count} for count in counts[order].tolist()]
+        shown = [{"words": count} for count in counts[order].tolist()] if words else None
         return Ranking(self._ids.array[order].tolist(), torch.from_numpy(scores), shown)
 
     def _rankings(self, found: Found) -> list[Ranking]:

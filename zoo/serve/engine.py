@@ -28,7 +28,7 @@ _LOOKED_AT = 1000  # items by whose payloads it is told whether there are captio
 class Asked:
     """A search: what is drawn, as labels (H, W) with -1 where nothing is, over a photo or an item of the index.
 
-    Without any of them and without `text` the images come in the index' own order.
+    Without any of them and without `text` the images come oldest first, or as an index without captions likes.
     """
 
     k: int
@@ -118,6 +118,8 @@ class Engine:
 
     def described(self) -> dict[str, Any]:
         """Returns what the index is, as JSON has it."""
+        from zoo.search.captions import KEY
+
         classes = None
         if self.classes is not None:
             from zoo.classes import hex_colour
@@ -132,7 +134,7 @@ class Engine:
             "needs": list(self.index.needs),
             "classes": classes,
             "map_size": None if self.grid is None else list(self.grid),
-            "captions": "captions" in self.index.about or any("captions" in payload for payload in payloads),
+            "captions": KEY in self.index.about or any(KEY in payload for payload in payloads),
             "pictures": any("path" in payload for payload in payloads),
             "photos": self.takes_photos,
             "rerankers": list(self.rerankers),
@@ -236,18 +238,16 @@ class Engine:
         return pipeline.search(items, count, where, [exclude], [metadata], *further, **text)[0]
 
     def _listed(self, count: int, where: dict[str, Any] | None, words: list[list[str]]) -> Ranking:
-        """Returns images by their captions alone, in the index' own order where nothing tells them apart."""
-        import numpy as np
-
-        from zoo.ops.sketches import UNDRAWN
+        """Returns images by their captions alone, the oldest first where nothing tells them apart."""
         from zoo.search.captions import with_words
 
         if words[0]:
             self.index.refuse_words(words)
             return with_words(self.index.search(None, count, where, words)[0])
-        # Any query will do: these are images, whatever their order.
-        query = self._sketch(np.full(self.grid, UNDRAWN)) if self.maps else self.index.get(self._ids[:1])
-        return self.index.search(query, count, where)[0]
+        if self.index.reads_captions:
+            return self.index.search(None, count, where, words)[0]
+        # It is always asked by vectors, and any will do: these are images, whatever their order.
+        return self.index.search(self.index.get(self._ids[:1]), count, where)[0]
 
     def _query(self, asked: Asked) -> tuple[Representation, Representation | None, Mapping[str, Any]]:
         """Returns the query, that of the further features, and its metadata."""

@@ -29,7 +29,7 @@ class SearchRequest(BaseModel):
 
     A drawing alone: only its classes count, and where one isn't drawn it is asked to be absent. Over a photo or an
     item: what is drawn replaces what is there. Words: hits are ranked by how many of them their captions hold, ties by
-    all else. Nothing: the images in the index' own order.
+    all else. Nothing: the images, oldest first (milvus: in any order).
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -16,6 +16,7 @@ from zoo.truth.pairs import compute_pairs
 FORMAT = 1  # raise it when a change alters distances, so that stored matrices are not taken for the new ones
 NODES = ("soft", "hard")
 METHODS = ("bipartite", "authors", "exact", "part")
+EXACT_NODES = 6  # more nodes a graph make the exact distance of all pairs of an evaluation take hours
 Sides = tuple[PackedGraphs, PackedGraphs]  # queries, gallery
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from typing import TYPE_CHECKING, overload
 
-from zoo.truth.readers.files import naming
+from zoo.files import csv_rows
 from zoo.truth.relevance import DISTRACTOR, GradedLists, RelevanceLists
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ def read_labels(file: Path) -> tuple[list[str], list[str]]:
     """Returns the columns image and label of a CSV file; raises FileNotFoundError, or ValueError for another layout."""
     if not file.is_file():
         raise FileNotFoundError(f"labels must be a CSV file, got {file}, which doesn't exist")
-    with naming(file), file.open(encoding="utf-8-sig", newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    rows, _ = csv_rows(file, "labels file")
     if not rows or any(not row.get("image") or not row.get("label") for row in rows):
         raise ValueError(f"labels file {file} must have the columns image and label, filled in every row")
     return [row["image"] for row in rows], [row["label"] for row in rows]

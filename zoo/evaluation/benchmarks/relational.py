@@ -16,7 +16,7 @@ from zoo.evaluation.report import Cell, Report, Row
 from zoo.metrics.spearman import RankSpearman
 from zoo.ops.distances import l2_distances
 from zoo.truth import edit_distances
-from zoo.truth.distance import NODES
+from zoo.truth.distance import EXACT_NODES, NODES
 from zoo.types import Batch, name_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ BASELINES = ("pixels", "random", "composition")
 RANDOM_DIM = 256
 METHODS = ("authors", "bipartite", "exact", "exact by relation")
 _QUERIES_AT_ONCE = 64  # whose distances to the gallery are held while lists are kept
-EXACT_NODES = 6  # more nodes a graph make the exact distance of millions of pairs infeasible
 
 
 class Relational(Benchmark):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-VOID = -1
+from zoo.ops.label_maps import VOID
 
 
 def label_confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:

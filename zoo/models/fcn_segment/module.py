@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from zoo.backbones import create_backbone, create_segmenter, pieces
 from zoo.checks import check_flags, check_integers, check_not_negative, check_positive, check_words
 from zoo.classes import Colour, class_list, class_lists
-from zoo.metrics.functional.segmentation import VOID, intersection_over_union, pixel_accuracy
+from zoo.metrics.functional.segmentation import intersection_over_union, pixel_accuracy
 from zoo.models.fcn_segment.checks import (
     HEADS,
     OPTIMIZERS,
@@ -27,6 +27,7 @@ from zoo.models.fcn_segment.net import FCN
 from zoo.models.fcn_segment.training import log_weights, poly_factor, segmentation_loss
 from zoo.models.fcn_segment.trunk import Trunk
 from zoo.module import Embedder
+from zoo.ops.label_maps import VOID
 from zoo.types import Batch, Representation, Role, name_of
 
 if TYPE_CHECKING:

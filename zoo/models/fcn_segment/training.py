@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from zoo.ops.label_maps import VOID
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-VOID = -1
 _OFFSET = 1.02  # keeps the weight of a class that all pixels have finite (Paszke et al. 2016, ENet, Sec. 5.2)
 
 
