@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
+from study import say
 from torch import Tensor
 
 import zoo
@@ -38,10 +38,6 @@ CELLS = (12, 16)  # of a drawing, whatever is finer being beyond a finger
 DRAWN = 3  # classes of a quick drawing
 CENTROIDS = (4, 16, 64, 256)
 K = 10
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 class Frames(NamedTuple):

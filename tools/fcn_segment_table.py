@@ -30,11 +30,10 @@ from fcn_segment_study import (
     asked,
     exact_distances,
     expected_at_random,
-    say,
     values,
 )
+from study import say, write_tables
 from torch import Tensor
-from written_tables import write_tables
 
 from zoo.checkpoints import load_model, weights_file
 from zoo.evaluation.tables import Table

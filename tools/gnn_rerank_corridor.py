@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +12,12 @@ import numpy as np
 import torch
 from gnn_rerank_study import METRICS, Study, expanded, judged, none, refined
 from scipy import stats
+from study import DATA
 from torch import Tensor
 
 import zoo
 from zoo.evaluation.tables import Table, mean_and_interval
 
-DATA = Path(os.environ.get("ZOO_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 HITS, ANCHORS = 110, 63
 STEP = 1.0  # m that the oracle takes the camera to move from frame to frame
 ANY = {"projection": None, "phase2_input": "raw", "anchors": ANCHORS}

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from study import say
 from torch import Tensor
 
 import zoo
@@ -30,10 +30,6 @@ from zoo.search.refinement import superglobal
 
 RECIPE = "gnn_rerank_simulated"
 METRICS = (*(f"mAP@{k}" for k in (1, 5, 10, 20)), *(f"R@{k}" for k in (5, 10, 20)))
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def recipe() -> dict[str, Any]:

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from gnn_rerank_corridor import corridor
-from gnn_rerank_study import METRICS, Study, best_of, expanded, none, refined, say
+from gnn_rerank_study import METRICS, Study, best_of, expanded, none, refined
 from scipy import stats
-from written_tables import write_tables
+from study import say, write_tables
 
 from zoo.evaluation.permutation import paired_permutation_test
 from zoo.evaluation.tables import Table, mean_and_interval

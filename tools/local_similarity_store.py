@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import lightning
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save
+from study import DATA, say
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -28,7 +28,6 @@ from zoo.search.quantizer import ProductQuantizer
 from zoo.types import PairBatch, Representation
 
 TOOLS = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("ZOO_DATA", TOOLS.parents[1] / "shared" / "data"))
 RECIPE = "local_similarity"  # the experiment whose model and data the study takes
 SHARED = ("sources", "backgrounds", "min_area", "one_per_image", "canvas", "seed")  # with the recipe's training pairs
 CUT_OUT = ("masks", "coco", "procedural")  # kinds of sources that the test set has objects of
@@ -48,10 +47,6 @@ class Maps(NamedTuple):
 
     queries: Representation
     gallery: Representation
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @cache

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from local_similarity_store import RECIPE, Store, say, train
+from local_similarity_store import RECIPE, Store, train
+from study import say, write_tables
 from torch import Tensor
-from written_tables import write_tables
 
 import zoo
 from zoo.checkpoints import weights_hash

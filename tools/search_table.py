@@ -29,7 +29,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from search_table_store import (
-    DATA,
     EXPANSIONS,
     ONE_SIZE,
     PROTOCOLS,
@@ -41,8 +40,8 @@ from search_table_store import (
     Store,
     benchmark,
     opened,
-    say,
 )
+from study import DATA, say, write_tables
 from torch import Tensor
 
 import zoo
@@ -50,7 +49,6 @@ from zoo.checkpoints import save_weights
 from zoo.config import defaults
 from zoo.evaluation.permutation import paired_permutation_test
 from zoo.evaluation.protocol import short_hash
-from zoo.evaluation.record import environment
 from zoo.evaluation.tables import Table, mean_and_interval
 from zoo.ops.whitening import Whitening
 
@@ -281,12 +279,7 @@ def main() -> None:
     torch.set_num_threads(1)
     store = Store(options.cache)
     table = table_of(options.only, store, Judged(options.cache / "results.json", options.redo))
-    about = environment()
-    made = f"Made by `python {' '.join(about['command'])}` at commit {about['commit']}, {about['date']}.\n"
-    if options.output is None:
-        print(table.markdown() + made)
-    else:
-        options.output.write_text(table.markdown() + made, encoding="utf-8")
+    write_tables([table], options.output)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save
+from study import DATA, say
 from torch import Tensor, nn
 
 import zoo
@@ -23,7 +22,6 @@ from zoo.evaluation.protocol import Shard, short_hash
 from zoo.evaluation.searching import Searching
 from zoo.files import replacing
 
-DATA = Path(os.environ.get("ZOO_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 OXFORD, CALTECH = "oxford5k_allsouls/images", "caltech101_subset/images"
 OTHERS = (OXFORD, "camvid/images", "vpr_bench/corridor", "pennfudan/images")
 ONE_SIZE = 512  # px, the longest side of all images in the control
@@ -161,10 +159,6 @@ def _embedded(models: Sequence[Any], loader: Any, role: str) -> list[Tensor]:
 def _gallery_of(protocol: str) -> tuple[Sequence[str], bool]:
     world = WORLDS[PROTOCOLS[protocol][0]]
     return world.gallery, world.one_size
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # --- what is judged

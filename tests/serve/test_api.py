@@ -113,6 +113,18 @@ def test_nothing_asked_for_shows_the_index_in_its_order(client, drawn):
     assert [(hit["id"], hit["score"]) for hit in hits] == [(f"scenes/{number}", None) for number in range(3)]
 
 
+def test_nothing_asked_of_vectors_shows_the_oldest_first(client, described):
+    served, index = client(described), open_index(described)
+    assert [hit["id"] for hit in served.post("/api/search", json={"k": 5, "offset": 1}).json()["hits"]] == index.ids[
+        1:6
+    ]
+    of_one = served.post("/api/search", json={"where": {"label": "b"}}).json()["hits"]
+    labels = [payload["label"] for payload in index.payloads(index.ids)]
+    assert [hit["id"] for hit in of_one] == [
+        name for name, label in zip(index.ids, labels, strict=True) if label == "b"
+    ]
+
+
 def test_filters_hold_for_everything(client, drawn):
     served = client(drawn, where={"label": "a"})
     hits = served.post("/api/search", json={"k": 60}).json()["hits"]
