@@ -15,7 +15,8 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zoo.backbones import Coder, _Parts, create_backbone, create_coder
+from zoo.backbones import Coder, create_backbone, create_coder
+from zoo.pretrained import Parts
 
 WEIGHTS = Path(os.environ.get("ZOO_DATA", Path(__file__).parents[2] / "shared" / "data")) / "weights"
 ROUNDING = {"rtol": 1e-3, "atol": 1e-4}  # sums in another order where channels lie last in memory
@@ -242,7 +243,7 @@ def test_a_coder_needs_a_layer_that_is_run_and_takes_the_first_of_several_tensor
             seen = images.mean((2, 3))[:, [0, 1, 2, 0]]
             return self.attention(seen, seen, seen)[0]
 
-    parts = _Parts(Net(), (0.0,) * 3, (1.0,) * 3, 8, (), dict)
+    parts = Parts(Net(), (0.0,) * 3, (1.0,) * 3, 8, (), dict)
     assert Coder("net", parts, "attention")(torch.rand(2, 3, 8, 8)).shape == (2, 4)
     with pytest.raises(ValueError, match=r"one that net goes through, it doesn't go through 'training_only'"):
         Coder("net", parts, "training_only")

@@ -18,7 +18,8 @@ from zoo.checks import check_flags, check_integers, is_number
 from zoo.data._compose import RECIPE, View, checked_recipe
 from zoo.data._images import folders_of, named_pictures
 from zoo.data._loading import SplitDataModule
-from zoo.data._objects import Masked, Object, Selection, check_sources, find_objects
+from zoo.data._object_sources import check_sources, find_objects
+from zoo.data._objects import Masked, Object, Selection
 from zoo.data._pair_sets import PairSet, Sides, TrainingPairs, Workshop
 from zoo.data._pairs_table import SPLITS
 from zoo.data._procedural import numbers
