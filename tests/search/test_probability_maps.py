@@ -6,15 +6,13 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import zoo
 from zoo.files import BadFile
 from zoo.ops.sketches import combined_query, sketch_query
 from zoo.search import open_index
 from zoo.search.indexes.probability_maps import ProbabilityMapsIndex
-from zoo.search.map_codebook import ABSENT, MapCodebook, SketchTables
+from zoo.search.map_codebook import ABSENT, MapCodebook
 from zoo.types import Representation
 
 CLASSES, GRID, COUNT = 5, (6, 7), 90
@@ -220,23 +218,6 @@ def test_a_sample_of_other_images_is_begun_anew(tmp_path):
         index.learn(60, blocks, "these")
     index.learn(60, blocks, "those")
     assert starts == [0, 0]
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(0, 2**20), min_size=1, max_size=6))
-def test_strokes_change_the_tables_as_if_all_were_drawn_at_once(seeds):
-    generator = np.random.default_rng(0)
-    centroids = generator.integers(0, 256, (CLASSES, GRID[0] * GRID[1], 9), dtype=np.uint8)
-    centroids[:, :, 0] = 0
-    book = MapCodebook(centroids, GRID)
-    sketch = SketchTables(book)
-    for seed in seeds:
-        labels = drawing(seed, share=0.1 + seed % 7 / 10)
-        sketch.draw(labels[0])
-    maps, counts = sketch_query(labels, CLASSES)
-    classes, tables = sketch.tables()
-    assert classes.tolist() == counts[0].nonzero().flatten().tolist()
-    np.testing.assert_allclose(tables, book.tables(maps[0].flatten(1).numpy()[classes], classes), rtol=1e-5, atol=1e-4)
 
 
 # What doesn't fit

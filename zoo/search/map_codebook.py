@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -119,40 +119,3 @@ class MapCodebook:
     def _halves(self) -> Tensor:
         """Returns (C, K): half the squared lengths, in the units of rows times 255."""
         return torch.from_numpy(self.squared_norms) * (STEPS**2 / 2)
-
-
-class SketchTables:
-    """The distance tables of a drawing, which a stroke changes by the cells that it changes, and by no others.
-
-    Sums are whole numbers, so that nothing adds up however long one draws.
-    """
-
-    def __init__(self, codebook: MapCodebook) -> None:
-        self.codebook = codebook
-        self._sums = np.zeros((codebook.classes, codebook.count), np.int64)
-        self._labels = np.full(codebook.centroids.shape[1], -1, np.int64)
-
-    def draw(self, labels: Any) -> None:
-        """Takes the drawing as it is now, `labels (H, W)`: a class at each location, -1 where nothing is drawn.
-
-        Raises ValueError for another size or class.
-        """
-        from zoo.search.map_kernels import add_rows
-
-        new = np.asarray(labels, np.int64)
-        if new.shape != self.codebook.grid:
-            raise ValueError(f"labels must be {self.codebook.grid} as the codebook's maps, got {new.shape}")
-        if new.min() < -1 or new.max() >= self.codebook.classes:
-            raise ValueError(f"labels must lie in -1 … {self.codebook.classes - 1}, got {new.min()} … {new.max()}")
-        new = new.ravel()
-        changed = np.flatnonzero(new != self._labels)
-        for sign, owners in ((-1, self._labels[changed]), (1, new[changed])):
-            for name in np.unique(owners[owners >= 0]):
-                add_rows(changed[owners == name], sign, self.codebook.centroids[name], self._sums[name])
-        self._labels = new
-
-    def tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the drawn classes (T,) and their squared distances (T, K) float32 to the centroids (eq. 12)."""
-        classes, cells = np.unique(self._labels[self._labels >= 0], return_counts=True)
-        found = self._sums[classes] * (2.0 / STEPS)
-        return classes, (cells[:, None] + self.codebook.squared_norms[classes] - found).astype(np.float32)

@@ -52,15 +52,6 @@ def products(query, classes, centroids, out):
         add_products(values, cells, count, centroids[classes[row]], out[row])
 
 
-@compiled
-def add_rows(cells, sign, centroids, sums):
-    """Add the rows `cells (n,)` of `centroids (P, K)` uint8 to `sums (K,)` int64, or take them away for `sign` -1."""
-    for place in range(cells.shape[0]):
-        cell = cells[place]
-        for k in range(sums.shape[0]):
-            sums[k] += sign * np.int64(centroids[cell, k])
-
-
 @partial(compiled, fastmath=_REORDERED)
 def add_up(tables, classes, codes, start, out):
     """Write to `out (n,)` what `tables (T, K)` of `classes (T,)` add up to for images `start` … of `codes (C, N)`."""
