@@ -19,7 +19,6 @@ from zoo.data.distractors import (
     separate_pairs,
     shuffle_patches,
     swap_boxes,
-    swap_objects,
 )
 from zoo.files import BadFile
 
@@ -167,9 +166,6 @@ def test_separate_pairs_share_no_pixel(sides):
         (a, b) for (a, one), (b, other) in combinations(zip(boxes, painted, strict=True), 2) if not (one & other).any()
     ]
     assert separate_pairs(boxes) == wanted
-    if wanted:
-        swapped = swap_objects(noise(40, 40), boxes, np.random.default_rng(0))
-        assert any(np.array_equal(swapped, swap_boxes(noise(40, 40), *pair)) for pair in wanted)
 
 
 def test_a_generator_depends_on_image_copy_and_seed_alone():
@@ -189,7 +185,6 @@ def test_a_generator_depends_on_image_copy_and_seed_alone():
         (lambda: patch_order(1, generator("a", 0, 0)), "n must be at least 2, got 1"),
         (lambda: mirror(np.zeros((4, 4))), r"pixels must be \(H, W, 3\) uint8, got \(4, 4\) float64"),
         (lambda: affine(noise(4, 4), np.ones((2, 2))), "matrix must be 2 × 2 and have an inverse"),
-        (lambda: swap_objects(noise(9, 9), [[0, 0, 5, 5], [2, 2, 6, 6]], generator("a", 0, 0)), "that don't overlap"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_is_refused(change, message):

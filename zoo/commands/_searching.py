@@ -1,4 +1,4 @@
-"""What `zoo index` and `zoo search` share: the newest of what was written, checks, progress."""
+"""What commands on features and indexes share: the newest of what was written, checks, names of folders, progress."""
 
 from __future__ import annotations
 

@@ -108,17 +108,6 @@ def affine(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.stack(bands, axis=-1)
 
 
-def swap_objects(pixels: np.ndarray, boxes: Sequence[Box], rng: np.random.Generator) -> np.ndarray:
-    """Lets two objects of a picture (H, W, 3) change places: any two of the `boxes` that don't overlap.
-
-    Raises ValueError where all do, BadFile for a box outside the picture.
-    """
-    pairs = separate_pairs(boxes)
-    if not pairs:
-        raise ValueError(f"boxes must hold two that don't overlap, got {[list(map(float, box)) for box in boxes]}")
-    return swap_boxes(pixels, *pairs[rng.integers(len(pairs))])
-
-
 def separate_pairs(boxes: Sequence[Box]) -> list[tuple[Box, Box]]:
     """Returns the pairs of boxes (x0, y0, x1, y1 px) that don't overlap."""
     return [
