@@ -207,6 +207,7 @@ def test_pretrained_mobilenet_loads_strictly_and_tells_images_apart():
         ({"freeze_norm": "yes"}, "freeze_norm must be true or false, got 'yes'"),
         ({"classes": "camvid"}, "classes must be one of camvid11"),
         ({"class_weighting": "sqrt"}, "class_weighting must be one of none, log, got 'sqrt'"),
+        ({"finish": 1.5}, "finish must be a number in 0 … 1, got 1.5"),
         ({"prior_correction": 1.5, "class_weighting": "log"}, "prior_correction must be a number in 0 … 1, got 1.5"),
         ({"prior_correction": 0.5}, "prior_correction must be 0 where class_weighting is none, got 0.5"),
         ({"class_shares": [0.5, 0.3, 0.2]}, "class_shares are of no use where class_weighting is none"),

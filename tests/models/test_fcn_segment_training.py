@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from label_map_trees import CLASSES, NAMES, write_tree
 from own_process import Saving, apart, saved
 from sklearn.metrics import jaccard_score
 
 import zoo
 from zoo.models.fcn_segment.module import FCNSegment
-from zoo.models.fcn_segment.training import log_weights, poly_factor, segmentation_loss
+from zoo.models.fcn_segment.training import log_weights, lovasz_softmax, poly_factor, segmentation_loss
 
 SIZES = {"train": 6, "val": 5}
 
@@ -43,6 +45,53 @@ def trainer(folder, epochs=1, **changed):
         enable_model_summary=False, default_root_dir=folder, use_distributed_sampler=False, num_sanity_val_steps=0,
         **changed,
     )  # fmt: skip
+
+
+def one_hot(labels, classes):
+    return F.one_hot(labels, classes).movedim(-1, 1).double()
+
+
+@given(st.integers(0, 2**20), st.integers(1, 4), st.floats(0, 0.9))
+@settings(max_examples=40, deadline=None)
+def test_the_lovasz_loss_of_certain_maps_is_one_less_their_iou(seed, classes, void):
+    generator = np.random.default_rng(seed)
+    truth, found = generator.integers(0, classes, (2, 2, 4, 5))
+    hidden = generator.random(truth.shape) < void
+    known = ~hidden
+    loss = lovasz_softmax(one_hot(torch.from_numpy(found), classes), torch.from_numpy(np.where(hidden, -1, truth)))
+    if not known.any():
+        assert loss == 0
+        return
+    overlaps = jaccard_score(truth[known], found[known], labels=np.unique(truth[known]), average=None, zero_division=0)
+    assert loss.item() == pytest.approx(1 - overlaps.mean(), abs=1e-6)
+
+
+@given(st.integers(0, 2**20))
+@settings(max_examples=20, deadline=None)
+def test_the_lovasz_loss_is_convex_in_what_is_found_and_its_gradient_that_of_differences(seed):
+    generator = torch.Generator().manual_seed(seed)
+    one, other = (torch.randn(1, 3, 3, 4, generator=generator, dtype=torch.double).softmax(1) for _ in range(2))
+    labels = torch.randint(-1, 3, (1, 3, 4), generator=generator)
+    middle = lovasz_softmax((one + other) / 2, labels)
+    assert middle <= (lovasz_softmax(one, labels) + lovasz_softmax(other, labels)) / 2 + 1e-9
+    if (labels >= 0).any():
+        assert torch.autograd.gradcheck(lambda found: lovasz_softmax(found, labels), one.clone().requires_grad_())
+
+
+def test_the_last_steps_train_what_is_embedded(root, tmp_path):
+    """Of three epochs of three steps, the last three have another loss: that of the corrected maps."""
+    model, data = built(root, class_weighting="log", prior_correction=0.5, finish=0.4)
+    finishing, steps = model._finishing_loss, []
+    model._finishing_loss = lambda *given: steps.append(model.global_step) or finishing(*given)
+    trainer(tmp_path, 3).fit(model, datamodule=data)
+    assert steps == [6, 7, 8]
+    batch = FCNSegment.tiny_batch()
+    labels = batch.label_map.clamp(max=2)
+    logits, maps = model._corrected(batch.images), model.embed(batch).probability_map
+    large = [F.interpolate(each, labels.shape[1:], mode="bilinear") for each in (logits, logits.softmax(1), maps)]
+    wanted = F.cross_entropy(large[0], labels, ignore_index=-1)
+    wanted = wanted + sum(lovasz_softmax(each, labels) for each in large[1:])
+    torch.testing.assert_close(finishing(batch.images, labels), wanted)
 
 
 def test_the_loss_is_the_weighted_mean_over_pixels_that_have_a_class():

@@ -40,6 +40,12 @@ def check_correction(share: Any, weighting: str) -> None:
         raise ValueError(f"prior_correction must be 0 where class_weighting is none, got {share!r}")
 
 
+def check_finish(share: Any) -> None:
+    """Raises ValueError unless `share` can be that of a training's steps."""
+    if not is_number(share) or not 0 <= share <= 1:
+        raise ValueError(f"finish must be a number in 0 … 1, got {share!r}")
+
+
 def check_shares(shares: Sequence[float] | None, weighting: str, classes: int) -> None:
     """Raises ValueError unless `shares` are those of the classes, or None."""
     if shares is None:

@@ -19,12 +19,13 @@ from zoo.models.fcn_segment.checks import (
     OPTIMIZERS,
     WEIGHTINGS,
     check_correction,
+    check_finish,
     check_head,
     check_shares,
 )
 from zoo.models.fcn_segment.heads import AtrousSum, LightHead
 from zoo.models.fcn_segment.net import FCN
-from zoo.models.fcn_segment.training import log_weights, poly_factor, segmentation_loss
+from zoo.models.fcn_segment.training import log_weights, lovasz_softmax, poly_factor, segmentation_loss
 from zoo.models.fcn_segment.trunk import Trunk
 from zoo.module import Embedder
 from zoo.ops.label_maps import VOID
@@ -50,7 +51,7 @@ class FCNSegment(Embedder):
     judges_itself: ClassVar[bool] = True
     on_reload: ClassVar[dict[str, Any]] = {"backbone_weights": None}
     apart_from_embedding: ClassVar[tuple[str, ...]] = (
-        *("class_weighting", "class_shares", "freeze_norm", "optimizer", "learning_rate"),
+        *("class_weighting", "class_shares", "freeze_norm", "finish", "optimizer", "learning_rate"),
         *("head_learning_rate", "momentum", "weight_decay", "power"),
     )
     tiny: ClassVar[dict[str, Any]] = {
@@ -64,8 +65,8 @@ class FCNSegment(Embedder):
         output_stride: int | None, head: str, dilations: Sequence[int], width: int, image_pooling: bool,
         skip_stride: int | None, skip_width: int, freeze_norm: bool,
         classes: str | Sequence[str | Mapping[str, str]], class_weighting: str, class_shares: Sequence[float] | None,
-        prior_correction: float, optimizer: str, learning_rate: float, head_learning_rate: float, momentum: float,
-        weight_decay: float, power: float,
+        prior_correction: float, finish: float, optimizer: str, learning_rate: float, head_learning_rate: float,
+        momentum: float, weight_decay: float, power: float,
     ) -> None:  # fmt: skip
         super().__init__()
         check_words(head=(head, HEADS), optimizer=(optimizer, OPTIMIZERS))
@@ -77,6 +78,7 @@ class FCNSegment(Embedder):
         check_positive(**rates, power=power)
         check_not_negative(momentum=momentum, weight_decay=weight_decay)
         check_correction(prior_correction, class_weighting)
+        check_finish(finish)
         self._classes = class_list(classes)
         check_shares(class_shares, class_weighting, len(self._classes))
         count = len(self._classes)
@@ -91,7 +93,7 @@ class FCNSegment(Embedder):
         self.net = FCN(*parts, freeze_norm)
         self._weighting, self._shares, self._correction = class_weighting, class_shares, prior_correction
         self._optimizer, self._rates = optimizer, (learning_rate, head_learning_rate)
-        self._momentum, self._decay, self._power = momentum, weight_decay, power
+        self._momentum, self._decay, self._power, self._finish = momentum, weight_decay, power, finish
         self.register_buffer("class_weights", torch.ones(count) if class_shares is None else log_weights(class_shares))
         confusion = {"ignore_index": VOID, "validate_args": False}
         self.confusion = MulticlassConfusionMatrix(count, **confusion)
@@ -171,9 +173,28 @@ class FCNSegment(Embedder):
         self.class_weights.copy_(log_weights(self.trainer.strategy.broadcast(shares)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns the cross entropy of the pixels that have a class; raises ValueError for a batch without labels."""
-        loss = segmentation_loss(self.net(batch.images), _labels(batch), self.class_weights)
+        """Returns the cross entropy of the pixels that have a class; in the finish as `_finishing_loss` has it.
+
+        Raises ValueError for a batch without labels.
+        """
+        labels = _labels(batch)
+        if self._finish and self.global_step >= (1 - self._finish) * self.trainer.estimated_stepping_batches:
+            loss = self._finishing_loss(batch.images, labels)
+        else:
+            loss = segmentation_loss(self.net(batch.images), labels, self.class_weights)
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def _finishing_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Returns what judges the network as it is used: corrected, without weights, by cross entropy and by IoU.
+
+        The IoU is that of the logits and that of the maps, each enlarged to the labels.
+        """
+        logits = self._corrected(images)
+        loss = segmentation_loss(logits, labels, torch.ones_like(self.class_weights))
+        for found in (logits.softmax(1), self.net.at_stride(logits, images.shape[2:])):
+            large = F.interpolate(found, labels.shape[1:], mode="bilinear", align_corners=False)
+            loss = loss + lovasz_softmax(large, labels)
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -33,6 +33,27 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor
     return total / counted.sum().clamp_min(torch.finfo(total.dtype).tiny)
 
 
+def lovasz_softmax(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Returns the Lovász extension of 1 - IoU, averaged over the classes that `labels` hold; 0 where all are void.
+
+    `probabilities (B, C, H, W)` sum to 1 over C; `labels (B, H, W)` are -1 where void. Of probabilities that are 0 and
+    1 it is 1 - IoU itself (Berman et al. 2018, "The Lovász-Softmax loss").
+    """
+    known = labels != VOID
+    rows, truth = probabilities.movedim(1, -1)[known], labels[known]
+    losses = [_lovasz((truth == name).to(rows), rows[:, name]) for name in truth.unique().tolist()]
+    return torch.stack(losses).mean() if losses else probabilities.sum() * 0
+
+
+def _lovasz(mine: Tensor, found: Tensor) -> Tensor:
+    errors, order = (mine - found).abs().sort(descending=True)
+    mine = mine[order]
+    missed = mine.cumsum(0)
+    # The IoU, were the first pixels of this order all wrong and the others all right.
+    loss = 1 - (mine.sum() - missed) / (mine.sum() + (1 - mine).cumsum(0))
+    return errors @ torch.diff(loss, prepend=loss.new_zeros(1))
+
+
 def poly_factor(step: int, steps: int, power: float) -> float:
     """Returns (1 - step / steps)^power, what the learning rate is multiplied by; 0 from the last step on."""
     return max(0.0, 1 - step / steps) ** power
