@@ -201,11 +201,14 @@ def test_words_that_are_none_are_refused(words, said):
             search(queries, 3, words=words)
 
 
-def test_without_queries_there_must_be_words():
+def test_without_queries_there_must_be_words_or_lists_of_none():
     index, _ = filled("flat", all_captions(), None)
-    for words in (None, [[]], [["red"], []]):
+    for words in (None, "red", [["red"], None]):
         with pytest.raises(ValueError, match="words must"):
             index.search(None, 3, words=words)
+    plain, tiered = index.search(None, 3, words=[[], ["red"]])
+    assert (list(plain.ids), plain.evidence, plain.scores.tolist()) == (index.ids[:3], None, [0.0] * 3)
+    assert tiered.ids == index.search(None, 3, words=[["red"]])[0].ids
 
 
 def test_captions_of_a_payload_must_be_a_list_of_strings():
