@@ -13,7 +13,7 @@ from zoo.models.two_stage_rn.initialisation import initialise
 from zoo.models.two_stage_rn.net import TwoStageRNNet
 from zoo.models.two_stage_rn.pooling import AGGREGATIONS, FEATURES, LEARNED, AttentionPool, Pooling
 from zoo.models.two_stage_rn.rates import SCHEDULES, SteppedRate, learning_rate_factor
-from zoo.models.two_stage_rn.text import QuestionEncoder
+from zoo.models.two_stage_rn.text import QuestionEncoder, padded
 from zoo.module import Embedder
 from zoo.ops.losses import soft_spearman_loss
 from zoo.types import Batch, Representation, Role, name_of
@@ -173,13 +173,7 @@ class TwoStageRN(Embedder):
             raise ValueError("questions must be one list per image, got a text: write [[question, …], …]")
         if len(questions) != len(images):
             raise ValueError(f"questions must be one list per image, {len(images)}, got {len(questions)}")
-        encoded = [[words.encode(question) for question in asked] for asked in questions]
-        most = max((len(asked) for asked in encoded), default=0)
-        longest = max((len(ids) for asked in encoded for ids in asked), default=0)
-        ids = torch.zeros(len(encoded), most, longest, dtype=torch.long)
-        for image, asked in enumerate(encoded):
-            for position, question in enumerate(asked):
-                ids[image, position, : len(question)] = torch.tensor(question)
+        ids = padded([[words.encode(question) for question in asked] for asked in questions])
         if not ids.numel():
             return [[] for _ in questions]
         with torch.no_grad():

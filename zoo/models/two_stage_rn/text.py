@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,3 +46,14 @@ class QuestionEncoder(nn.Module):
         # The authors' code takes the cell state, not the output: it alone makes sense of their weights.
         _, (_, cell) = self.lstm(self.embedding(padded.flatten(0, 1)))
         return cell[-1].unflatten(0, questions.shape[:2])
+
+
+def padded(questions: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """Returns (B, S, T) int64: the word ids of the questions about each image, 0 behind the last word and question."""
+    most = max((len(asked) for asked in questions), default=0)
+    longest = max((len(ids) for asked in questions for ids in asked), default=0)
+    table = torch.zeros(len(questions), most, longest, dtype=torch.long)
+    for image, asked in enumerate(questions):
+        for position, ids in enumerate(asked):
+            table[image, position, : len(ids)] = torch.tensor(ids)
+    return table
