@@ -39,7 +39,7 @@ clean:  ## remove environments, builds and caches (keeps outputs/)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ENVIRONMENT): pyproject.toml constraints.txt hatch_build.py | $(filter %/.uv/bin/uv,$(UV))
-	$(UV) venv --quiet --allow-existing --no-python-downloads --python '>=3.11' .venv
+	$(UV) venv --quiet --allow-existing --seed --no-python-downloads --python '>=3.11' .venv
 	$(UV) pip install --python .venv --constraint constraints.txt --group dev --editable '.[geometry,milvus,parquet,serve,launchers,onnx]'
 	touch $@
 

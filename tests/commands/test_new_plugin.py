@@ -72,8 +72,12 @@ def test_its_own_test_passes(written, command):
     [
         ("two_stage_rn", "NAME must be new, got 'two_stage_rn', a model of spatial-zoo"),
         ("json", "NAME must be new, got 'json', which Python imports something else by"),
-        ("Acme-Rank", "NAME must be of small letters, digits and underscores, like acme_rank, got 'Acme-Rank'"),
+        (
+            "Acme-Rank",
+            "NAME must be of small letters, digits and underscores, a letter first, like acme_rank, got 'Acme",
+        ),
         ("class", "NAME must be of small letters"),
+        ("1bad", "a letter first, like acme_rank, got '1bad'"),
         ("there", "NAME must be of a folder that isn't there, got there"),
     ],
 )

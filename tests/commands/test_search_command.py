@@ -283,4 +283,6 @@ def test_plain_arguments_become_one_override(tmp_path, monkeypatch, capsys):
 def test_evidence_has_words():
     assert evidence_words({"inliers": 12, "matches": 40}) == "12 inliers"
     assert evidence_words({"region": 3, "query_region": 0}) == "region 3 (query's 0)"
+    told = {"aspect": torch.tensor(0.123456).item(), "by": "hue", "seen": True, "votes": 3, "cells": [1, 2]}
+    assert evidence_words(told) == "aspect 0.1235, by hue, votes 3"
     assert evidence_words(None) == evidence_words({"box": torch.zeros(4)}) == ""

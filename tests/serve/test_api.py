@@ -146,6 +146,8 @@ def test_filters_hold_for_everything(client, drawn):
         ({"item": "../../etc/passwd"}, 404, "item", "passwd"),
         ({"photo": "0" * 64}, 404, "photo", "photo"),
         ({"k": 0}, 422, "k", "greater than or equal to 1"),
+        ({"k": True}, 422, "k", "valid integer"),
+        ({"offset": True}, 422, "offset", "valid integer"),
         ({"k": 900, "offset": 200}, 400, "offset + k", "at most 1000, got 200 + 900"),
         ({"rerankers": ["aqe"]}, 400, "rerankers", "be left out: the server has none, got aqe"),
         ({"rerankers": ["\ud800"]}, 400, "rerankers", r"got \ud800"),

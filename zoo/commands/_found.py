@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.checks import is_number
 from zoo.commands._searching import log
 from zoo.search._names import one_line
 
@@ -97,9 +98,18 @@ def score_words(hit: Mapping[str, Any], digits: int) -> str:
     return f"{score:#.{digits}g}"
 
 
+# Keys of evidence that have words of their own below, or none.
+_TOLD = ("inliers", "matches", "local", "global", "region", "query_region", "words")
+
+
 def evidence_words(evidence: Mapping[str, Any] | None) -> str:
-    """Returns in words why an item was found, as far as evidence has words for it."""
-    evidence, words = evidence or {}, []
+    """Returns in words why an item was found; of what a plugin tells, the numbers and texts."""
+    evidence = evidence or {}
+    words = [
+        f"{key} {value if isinstance(value, str) else format(value, '.4g')}"
+        for key, value in evidence.items()
+        if key not in _TOLD and (isinstance(value, str) or is_number(value))
+    ]
     if "inliers" in evidence:
         words.append(f"{evidence['inliers']} inliers")
     if "local" in evidence:

@@ -1,4 +1,4 @@
-"""What commands build from their configs: models, data, benchmarks, callbacks, loggers and the Trainer."""
+"""What commands build from their configs: models, data, benchmarks, callbacks and loggers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from zoo.checks import is_integer
 from zoo.commands._ending import usage_errors
 from zoo.evaluation.runner import Companion
 from zoo.evaluation.validation import RankingValidation
-from zoo.ops.processor import cpu_computes_bf16
 from zoo.registry import UsageError
 from zoo.search.fit import check_batches
-from zoo.training import ConfigLogging, EpochSeed, Interruption, take_the_best
+from zoo.training import EpochSeed, Interruption, take_the_best
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,8 +66,10 @@ def build(node: DictConfig, **extra: Any) -> Any:
     except Exception as error:
         if isinstance(error.__cause__, UsageError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, (ValueError, MisconfigurationException)):
-            what = f"{node.kind} '{node.name}'" if "kind" in node else node._target_
+        named = "kind" in node
+        wrong = (ValueError, MisconfigurationException) if named else (ValueError, MisconfigurationException, TypeError)
+        if isinstance(error.__cause__, wrong):
+            what = f"{node.kind} '{node.name}'" if named else node._target_
             raise UsageError(f"{what}: {error.__cause__}") from error
         raise
 
@@ -102,7 +103,10 @@ def trained_model(cfg: DictConfig) -> tuple[Any, str | None]:
         if model.needs_fitting:
             raise UsageError(unfitted(cfg.model.name))
         if model.trained:
-            log.warning("neither weights nor ckpt_path is given: the model is evaluated untrained")
+            log.warning(
+                "neither weights nor ckpt_path is given: the model %s is evaluated untrained; model=… names another",
+                cfg.model.name,
+            )
         return _compiled(cfg, model), None
     if cfg.ckpt_path and not str(cfg.ckpt_path).endswith((".ckpt", ".safetensors")):
         raise UsageError(f"ckpt_path must name a .ckpt or .safetensors file, got '{cfg.ckpt_path}'")
@@ -185,7 +189,7 @@ def callbacks(cfg: DictConfig, model: Any) -> list[lightning.Callback]:
 def loggers(cfg: DictConfig, ids: Mapping[str, Any] | None = None) -> list[Logger]:
     """Builds the configured loggers; one whose `id` is open goes on with the run that had the one in `ids`."""
     built = []
-    for name, node in _chosen_loggers(cfg).items():
+    for name, node in chosen_loggers(cfg).items():
         own = {"id": ids[name]} if ids and name in ids and "id" in node and node.id is None else {}
         if node.get("offline") and "log_model" in node:
             own["log_model"] = False  # Lightning refuses what couldn't be sent
@@ -193,17 +197,8 @@ def loggers(cfg: DictConfig, ids: Mapping[str, Any] | None = None) -> list[Logge
     return built
 
 
-def _chosen_loggers(cfg: DictConfig) -> dict[str, DictConfig]:
+def chosen_loggers(cfg: DictConfig) -> dict[str, DictConfig]:
     return {name: node for name, node in (cfg.get("logger") or {}).items() if node}
-
-
-def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], logger: list[Logger]) -> lightning.Trainer:
-    """Builds the Trainer, which logs the resolved config."""
-    if cfg.trainer.accelerator == "cpu" and cfg.trainer.precision == "bf16-mixed" and not cpu_computes_bf16():
-        log.warning("this CPU has no bf16 instructions: trainer.precision=32-true instead of bf16-mixed")
-        cfg.trainer.precision = "32-true"
-    logs_config = ConfigLogging(OmegaConf.to_container(cfg, resolve=True), list(_chosen_loggers(cfg)))
-    return build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=logger or False)
 
 
 def benchmark(cfg: DictConfig) -> Any:

@@ -87,14 +87,14 @@ def _tell(plan: Any, total: int, folder: Path, prune: bool) -> None:
 def _run(cfg: DictConfig, model: Any, data: Any, plan: Any, stamps: dict[str, Any], folder: Path) -> None:
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-    from zoo.commands import _setup
+    from zoo.commands import _setup, _trainer
     from zoo.search._features_loop import EmbeddingLoop, ImagesProgress, KeepFinished, Selected
 
     callbacks = [KeepFinished()]
     if cfg.trainer.enable_progress_bar:
         callbacks.append(ImagesProgress(len(plan.todo)))
         cfg.trainer.enable_progress_bar = False  # Lightning's own counts batches
-    trainer = _setup.trainer(cfg, callbacks=callbacks, logger=[])
+    trainer = _trainer.trainer(cfg, callbacks=callbacks, logger=[])
     loop = EmbeddingLoop(model, plan.todo, stamps, folder, plan.run, cfg.shard_size)
     try:
         trainer.test(loop, datamodule=Selected(data, data.gallery_split, plan.todo), verbose=False)

@@ -22,13 +22,13 @@ def main() -> None:
 def evaluate(cfg: DictConfig) -> float | None:
     """Evaluates as configured and returns the first metric of the model's own row."""
     from zoo import training
-    from zoo.commands import _setup
+    from zoo.commands import _setup, _trainer
     from zoo.evaluation import runner
 
     _setup.prepare(cfg)
     model, source = _setup.trained_model(cfg)
     _refuse_reranker(model, source)
-    trainer = _setup.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
+    trainer = _trainer.trainer(cfg, callbacks=[], logger=_setup.loggers(cfg))
     data, companions = _setup.build(cfg.data), _setup.companions(cfg)
     benchmark = _setup.benchmark(cfg)
     _setup.check_judged(benchmark, model, data, companions)

@@ -48,7 +48,7 @@ def check_name(name: str) -> None:
     """Raises UsageError for what can't be the name of a package, or is taken."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise registry.UsageError(
-            f"NAME must be of small letters, digits and underscores, like acme_rank, got '{name}'"
+            f"NAME must be of small letters, digits and underscores, a letter first, like acme_rank, got '{name}'"
         )
     if name in registry.entries("model"):
         origin = registry.entries("model")[name].origin

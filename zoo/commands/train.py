@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     from zoo import checkpoints, training
-    from zoo.commands import _fitting, _setup
+    from zoo.commands import _fitting, _setup, _trainer
     from zoo.search.fit import check_training
 
     run_dir = Path(cfg.paths.run_dir)
@@ -47,7 +47,7 @@ def train(cfg: DictConfig) -> float | None:
         checkpoints.read(Path(resume))  # a damaged file is told before anything is written
         _setup.log.info("resuming %s", resume)
     loggers = _setup.loggers(cfg, training.logger_ids(Path(resume)) if resume else {})
-    trainer = _setup.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=loggers)
+    trainer = _trainer.trainer(cfg, callbacks=_setup.callbacks(cfg, model), logger=loggers)
     with training.finished_loggers(trainer):
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
         return _conclude(cfg, model, data, tested, trainer, run_dir)
@@ -79,10 +79,10 @@ def _tested(cfg: DictConfig, model: Any, data: Any) -> tuple[Any, Any]:
 def _only_fit(cfg: DictConfig, model: Any, data: Any, tested: tuple[Any, Any] | None, run_dir: Path) -> None:
     """Fits the statistics of a model that isn't trained by gradient."""
     from zoo import training
-    from zoo.commands import _fitting, _setup
+    from zoo.commands import _fitting, _setup, _trainer
 
     _setup.made_folder(cfg)
-    trainer = _setup.trainer(cfg, callbacks=[], logger=[] if tested is None else _setup.loggers(cfg))
+    trainer = _trainer.trainer(cfg, callbacks=[], logger=[] if tested is None else _setup.loggers(cfg))
     with training.finished_loggers(trainer):
         path = _fitting.fit(cfg, model, data, trainer, run_dir, ("last", "best"))
         if trainer.is_global_zero:

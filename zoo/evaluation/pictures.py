@@ -146,7 +146,8 @@ def ranked_sheet(
             nearest = [item for item in order if item != query and distances[query, item] < np.inf][:top]
             tiles = [Tile(data.picture(split, query), "query")]
             tiles += [Tile(data.picture(split, item), _caption(distances, truth, query, item)) for item in nearest]
-            rows.append(SheetRow(f"{data.ids(split)[query]}: top {top} by {title}", tiles))
+            key = "gt: its distance by the ground truth" + ("" if distances is truth else ", d: by the descriptor")
+            rows.append(SheetRow(f"{data.ids(split)[query]}: top {top} by {title} ({key})", tiles))
     return contact_sheet(rows)
 
 

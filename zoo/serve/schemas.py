@@ -38,8 +38,12 @@ class SearchRequest(BaseModel):
     photo: str | None = Field(None, description="The token that POST /api/photos gave", max_length=200)
     item: str | None = Field(None, description="The id of an item, which isn't found by itself", max_length=4096)
     text: str = Field("", description="Words to look for in captions", max_length=500)
-    k: Annotated[int, Field(ge=1)] | None = Field(None, description="Hits to give; null = what the server is set to")
-    offset: int = Field(0, ge=0, description="Hits to leave out at the front, to go on behind those already there")
+    k: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        None, description="Hits to give; null = what the server is set to"
+    )
+    offset: int = Field(
+        0, ge=0, strict=True, description="Hits to leave out at the front, to go on behind those already there"
+    )
     where: dict[str, Scalar | list[Scalar]] | None = Field(
         None,
         description="Only images whose payload has this value, or one of a list of values, under each key",
