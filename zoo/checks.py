@@ -5,7 +5,7 @@ Names are keywords, so one call checks several: `check_integers(1, width=width, 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
@@ -17,8 +17,8 @@ def is_integer(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether a value is a finite number; True and False aren't."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    """Tells whether a value is a number that a float can hold; True and False aren't, nor are NaN and infinity."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)
 
 
 def check_integers(least: int, /, **values: Any) -> None:
