@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 from fork_server import ForkServer
+from hypothesis import settings
 from places import BIN, ROOT, build_wheel
 
 # Before torch is imported anywhere: tests run side by side, and more threads than cores slow all of them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says what else the machine does, not whether the code is right.
+settings.register_profile("zoo")
+settings.load_profile("zoo")
 
 collect_ignore = ["plugins"]  # packages of their own, which tools/check_wheel.sh installs and tests
 

@@ -40,7 +40,7 @@ def draws_of(seed):
 CORNERS = st.lists(st.tuples(st.integers(0, 149), st.integers(0, 119)), min_size=3, max_size=7, unique=True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(CORNERS, st.integers(0, 10**6))
 def test_boxes_are_exact_to_the_pixel(corners, seed):
     box = Image.new("L", (150, 120))
@@ -52,7 +52,7 @@ def test_boxes_are_exact_to_the_pixel(corners, seed):
     assert view.box == extent(solid if solid.any() else red == red.max())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6))
 def test_a_crop_leaves_the_visible_share(seed):
     cutout = red_cutout([(20, 20), (130, 40), (60, 110)])

@@ -48,7 +48,7 @@ def neighbours(grid):
 
 
 @given(st.integers(2, 12), st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_neighbours_stay_neighbours(n, seed):
     order = patch_order(n, np.random.default_rng(seed))
     assert sorted(order) == list(range(n * n))
@@ -57,7 +57,7 @@ def test_no_neighbours_stay_neighbours(n, seed):
 
 
 @given(st.integers(2, 6).flatmap(lambda n: st.permutations(range(n * n))))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_kept_neighbours_are_counted(order):
     n = round(len(order) ** 0.5)
     grid = np.array(order).reshape(n, n)
@@ -78,7 +78,7 @@ def test_patches_are_those_of_the_order_and_no_pixel_is_lost_where_sides_divide(
 
 
 @given(st.integers(2, 7), st.integers(7, 40), st.integers(7, 40), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_sides_that_do_not_divide_cost_a_line_a_patch_at_most(n, height, width, seed):
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([y, x, np.zeros_like(y)], axis=-1).astype(np.uint8)
@@ -126,7 +126,7 @@ def test_affine_maps_are_what_they_say():
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_random_affine_maps_stay_within_their_bounds(seed):
     matrix = random_affine(np.random.default_rng(seed))
     assert 0.7**2 - 1e-9 <= np.linalg.det(matrix) <= 1.4**2 + 1e-9  # never mirrored
@@ -154,7 +154,7 @@ BOXES = st.tuples(*(st.integers(0, 20) for _ in range(2)), *(st.integers(1, 12) 
 
 
 @given(st.lists(BOXES, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_separate_pairs_share_no_pixel(sides):
     boxes = [(x, y, x + width, y + height) for x, y, width, height in sides]
     painted = []

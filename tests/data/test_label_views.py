@@ -22,7 +22,7 @@ def inside(labels, margin):
     return (around == labels[..., None, None]).all((2, 3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(number=st.integers(0, 50), draws=DRAWS, scale=st.sampled_from([(0.5, 2.0), (1.0, 1.0), (0.3, 0.4)]))
 def test_a_pixel_keeps_its_label(number, draws, scale):
     labels, picture = scene(number)

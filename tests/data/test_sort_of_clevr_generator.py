@@ -64,7 +64,7 @@ def reply(scene: list[tuple[str, str, int, int]], colour: str, kind: str) -> str
 @given(
     seed=st.integers(0, 2**63), start=st.integers(0, 2**40), objects=st.sampled_from([(1, 6), (6, 6), (1, 1), (2, 3)])
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_pictures_hold_what_the_record_lists_and_questions_are_defined_and_right(seed, start, objects):
     records = generate(Recipe(seed, *objects, 75, 5, 10), "train", start, start + 8)
     for record in records:

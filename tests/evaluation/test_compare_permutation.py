@@ -24,7 +24,7 @@ def by_scipy(x, y, resamples=9_999):
     return permutation_test((x, y), difference, **options).pvalue
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(EIGHTHS)
 def test_few_queries_give_scipys_exact_p(eighths):
     differences = np.array(eighths) / 8

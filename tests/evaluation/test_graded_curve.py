@@ -95,7 +95,7 @@ def report_of(rows, curve="ndcg"):
 CELL = st.tuples(st.floats(0, 1), st.one_of(st.just(math.nan), st.floats(0, 0.5)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data(), st.lists(st.integers(1, 500), min_size=2, max_size=12, unique=True), st.integers(1, 7))
 def test_any_curve_can_be_drawn(tmp_path_factory, data, cut_offs, count):
     folder = tmp_path_factory.mktemp("curve")

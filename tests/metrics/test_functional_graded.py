@@ -40,7 +40,7 @@ def graded(draw):
 
 @PATHS
 @given(rows=graded(), k=CUTOFFS, gain=st.sampled_from(["linear", "exponential"]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_equals_the_definition_with_and_without_junk(path, rows, k, gain):
     scores, gains, ignore = rows
     with path():
@@ -51,7 +51,7 @@ def test_equals_the_definition_with_and_without_junk(path, rows, k, gain):
 
 
 @given(st.integers(2, 30).flatmap(lambda n: st.permutations(range(-n // 2, n - n // 2))), st.data(), CUTOFFS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equals_scikit_learn_without_ties(numbers, data, k):
     grades = data.draw(hnp.arrays(np.int64, len(numbers), elements=st.integers(0, 4)))
     scores, gains = torch.tensor([numbers]), torch.from_numpy(grades)[None]
@@ -76,7 +76,7 @@ def test_equals_the_definition_on_long_rows(path, dtype):
 
 @PATHS
 @given(rows=graded(), cut=st.integers(1, 25))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_first_items_and_the_ideal_give_what_the_whole_ranking_gives(path, rows, cut):
     scores, gains, ignore = rows
     listed = torch.full((len(scores), cut), torch.nan, dtype=torch.float64)

@@ -50,7 +50,7 @@ def every_definition(scores, relevant, k, **arguments):
 
 @PATHS
 @given(rows=plain.rankings(), k=CUTOFFS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_the_definitions_with_and_without_junk(path, rows, k):
     scores, relevant, ignore = rows
     with path():
@@ -84,7 +84,7 @@ def test_equals_the_definitions_on_long_rows(path, dtype, share):
     st.data(),
     CUTOFFS,
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_equals_scikit_learn_and_torchmetrics_without_ties(numbers, data, k):
     relevant = data.draw(hnp.arrays(bool, len(numbers)))
     assume(relevant.any())
@@ -131,7 +131,7 @@ def test_capped_precision_of_the_revisited_evaluator(path):
 
 @PATHS
 @given(rows=plain.rankings(), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ignored_items_are_as_good_as_removed(path, rows, data):
     scores, relevant, _ = (row[:1] for row in rows)
     size = scores.shape[1]
@@ -146,7 +146,7 @@ def test_ignored_items_are_as_good_as_removed(path, rows, data):
 
 
 @given(rows=plain.rankings(), random=st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_permuting_items_without_ties_and_adding_irrelevant_ones_behind(rows, random):
     _, relevant, ignore = rows
     size = relevant.shape[1]
@@ -160,7 +160,7 @@ def test_permuting_items_without_ties_and_adding_irrelevant_ones_behind(rows, ra
 
 @PATHS
 @given(rows=plain.rankings(), cut=st.integers(1, 25))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_first_items_alone_give_what_the_whole_ranking_gives_down_to_them(path, rows, cut):
     scores, relevant, ignore = rows
     everything = [plain.ranked(s.tolist(), range(len(s)), i.tolist()) for s, i in zip(scores, ignore, strict=True)]

@@ -51,7 +51,7 @@ def rows(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @given(rows(), st.randoms(use_true_random=False))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_equals_scipy_on_both_paths_with_and_without_ignore(pair, random):
     a, b = pair
     ignore = torch.tensor([[random.random() < 0.3 for _ in range(a.shape[1])] for _ in range(len(a))])
@@ -107,7 +107,7 @@ def test_large_integers_keep_their_order():
 
 
 @given(st.lists(st.integers(-30, 30), min_size=2, max_size=60), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_invariant_to_permutation_and_monotone_transform(numbers, random):
     a = torch.tensor([numbers], dtype=torch.float64)
     b = torch.tensor([[random.randint(-1000, 1000) for _ in numbers]])

@@ -39,7 +39,7 @@ def test_two_galleries_by_scikit_learn():
 
 @pytest.mark.parametrize("convention", REFERENCES)
 @given(rankings())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_definition_with_ties_and_junk(convention, drawn):
     scores, relevant, ignore = drawn
     distractors = split(relevant)
@@ -56,7 +56,7 @@ def test_definition_with_ties_and_junk(convention, drawn):
 
 
 @given(rankings(), st.integers(1, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_cut_off_rankings(drawn, k):
     scores, relevant, ignore = drawn
     distractors = split(relevant)
@@ -70,7 +70,7 @@ def test_cut_off_rankings(drawn, k):
 
 @pytest.mark.parametrize("convention", REFERENCES)
 @given(rankings())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_nothing_is_lost_without_distractors_or_to_those_below(convention, drawn):
     scores, relevant, ignore = drawn
     none = torch.zeros_like(relevant)
@@ -85,7 +85,7 @@ def test_nothing_is_lost_without_distractors_or_to_those_below(convention, drawn
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_of_the_gallery_does_not_matter_without_ties(seed):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.rand(3, 20, generator=generator, dtype=torch.float64)

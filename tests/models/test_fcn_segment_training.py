@@ -52,7 +52,7 @@ def one_hot(labels, classes):
 
 
 @given(st.integers(0, 2**20), st.integers(1, 4), st.floats(0, 0.9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_lovasz_loss_of_certain_maps_is_one_less_their_iou(seed, classes, void):
     generator = np.random.default_rng(seed)
     truth, found = generator.integers(0, classes, (2, 2, 4, 5))
@@ -67,7 +67,7 @@ def test_the_lovasz_loss_of_certain_maps_is_one_less_their_iou(seed, classes, vo
 
 
 @given(st.integers(0, 2**20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_lovasz_loss_is_convex_in_what_is_found_and_its_gradient_that_of_differences(seed):
     generator = torch.Generator().manual_seed(seed)
     one, other = (torch.randn(1, 3, 3, 4, generator=generator, dtype=torch.double).softmax(1) for _ in range(2))

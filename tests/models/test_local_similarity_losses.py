@@ -16,7 +16,7 @@ from zoo.models.local_similarity.head import Found
 from zoo.models.local_similarity.losses import negative_pairs, pair_loss
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(8, 900), st.integers(8, 900),
     st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=4),
@@ -83,7 +83,7 @@ def test_triplet_asks_for_a_margin_between_probabilities(found):
     assert pair_loss(*found, "triplet", weight=0.3, margin=0.1).item() == pytest.approx(sum(terms) / 15, rel=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), max_size=9))
 def test_negatives_are_all_pairs_of_different_objects(objects):
     found = set(zip(*map(torch.Tensor.tolist, negative_pairs(torch.tensor(objects, dtype=torch.int64))), strict=True))

@@ -284,7 +284,7 @@ def test_all_volumes_are_those_of_each_pair():
         torch.testing.assert_close(found[g, q], correlation_volume(galleries[g : g + 1], queries[q : q + 1])[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 1000))
 def test_shuffled_cells_permute_whole_blocks(batch, height, width, block, seed):
     maps = torch.arange(batch * 2 * height * width).reshape(batch, 2, height, width).float()

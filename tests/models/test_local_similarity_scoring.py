@@ -74,7 +74,7 @@ def test_equals_the_network_of_the_paper():
     assert (expected[order][1:] - expected[order][:-1] > -TOLERANCE).all()
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.integers(0, 50),
     st.integers(0, 35),

@@ -81,7 +81,7 @@ def test_questions_are_padded_and_read_backwards():
         torch.testing.assert_close(found[1], last_cell(encoder, [0, 0, 0, 0, 0, 2]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(ids=st.lists(st.integers(1, 9), min_size=1, max_size=6), extra=st.integers(0, 6))
 def test_a_question_does_not_depend_on_how_far_its_batch_is_padded(ids, extra):
     encoder = QuestionEncoder(words=9, word_dim=3, question_dim=4, length=6)

@@ -36,7 +36,7 @@ def literal(points, clusters):
     return centres
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(SEEDS, st.integers(2, 4))
 def test_equals_the_definition(seed, clusters):
     points = cloud(seed, count=60)
@@ -45,7 +45,7 @@ def test_equals_the_definition(seed, clusters):
     assert np.array_equal(labels, ((points[:, None] - centres) ** 2).sum(2).argmin(1))
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(SEEDS)
 def test_scikit_learn_finds_nothing_to_improve(seed):
     points = cloud(seed)
@@ -63,7 +63,7 @@ def test_clear_groups_are_found():
     assert len(set(groups[:, 0].tolist())) == 3
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(SEEDS, st.integers(1, 5))
 def test_more_clusters_never_fit_worse_and_repeat_exactly(seed, clusters):
     points = torch.from_numpy(cloud(seed))
@@ -73,7 +73,7 @@ def test_more_clusters_never_fit_worse_and_repeat_exactly(seed, clusters):
     assert all(torch.equal(old, new) for old, new in zip(fewer, again, strict=True))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=8), st.integers(1, 4))
 def test_repeated_and_few_points(points, clusters):
     labels, centres = global_kmeans(torch.tensor(points, dtype=torch.float32).reshape(-1, 2), clusters)

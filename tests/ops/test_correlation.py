@@ -27,7 +27,7 @@ def test_each_query_location_takes_its_best_gallery_location(queries):
     assert found.tolist() == pytest.approx(wanted)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_shuffled_locations_change_nothing(seed):
     generator = torch.Generator().manual_seed(seed)

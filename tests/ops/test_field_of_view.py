@@ -59,7 +59,7 @@ def test_random_pairs_have_shapelys_overlap(angle):
     np.testing.assert_allclose(field_of_view_overlap(a, b, RADIUS, angle), reference(a, b, angle), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(LATTICE, LATTICE, st.sampled_from(ANGLES))
 def test_poses_that_coincide_in_part_have_shapelys_overlap(a, b, angle):
     expected = reference(np.array([a]), np.array([b]), angle)[0]
@@ -127,7 +127,6 @@ def test_sectors_that_touch_share_nothing(a, b, angle):
     assert overlap(a, b, angle) == overlap(b, a, angle) == 0
 
 
-@settings(deadline=None)
 @given(POSE, POSE, ANGLE)
 def test_overlap_is_symmetric_within_bounds_and_agrees_with_iou(a, b, angle):
     area = overlap(a, b, angle)
@@ -137,7 +136,6 @@ def test_overlap_is_symmetric_within_bounds_and_agrees_with_iou(a, b, angle):
     assert overlap(a, a, angle) == overlap(a, a, angle, "iou") == 1
 
 
-@settings(deadline=None)
 @given(POSE, POSE, ANGLE, st.floats(0, 360), st.floats(-300, 300), st.integers(-3, 3), st.floats(0.01, 100))
 def test_overlap_does_not_depend_on_the_frame(a, b, angle, rotation, shift, turns, unit):
     cosine, sine = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
@@ -151,7 +149,6 @@ def test_overlap_does_not_depend_on_the_frame(a, b, angle, rotation, shift, turn
     assert overlap(*mirrored, angle) == pytest.approx(overlap(a, b, angle), abs=1e-12)
 
 
-@settings(deadline=None)
 @given(POSE, POSE, ANGLE, ANGLE)
 def test_the_shared_area_grows_with_the_angle(a, b, one, other):
     narrow, wide = sorted((one, other))

@@ -41,7 +41,7 @@ def test_points_on_sides_and_equal_points_are_no_corners(points):
         assert {tuple(corner) for corner in hull} == set(expected.coords)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 500), st.integers(1, 4))
 def test_hulls_of_sets_of_clusters(seed, clusters):
     points = cloud(seed)
@@ -53,7 +53,7 @@ def test_hulls_of_sets_of_clusters(seed, clusters):
         np.testing.assert_array_equal(hull, convex_hull(points[members]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 500), st.integers(1, 12), st.integers(1, 12))
 def test_covered_cells_are_shapelys(seed, height, width):
     hull = convex_hull(cloud(seed, 8))

@@ -28,7 +28,7 @@ def by_the_equations(scores, relevance, bins):
     return 1 - total
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(1, 12))
 def test_the_loss_is_that_of_the_equations(seed, bins, items):
     rng = np.random.default_rng(seed)

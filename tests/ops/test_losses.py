@@ -27,7 +27,7 @@ def matrices(seed, size, levels):
     return torch.tensor(distances), torch.tensor(truth)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), size=st.integers(4, 12), levels=st.integers(1, 5))
 def test_a_low_temperature_gives_spearman(seed, size, levels):
     distances, truth = matrices(seed, size, levels)

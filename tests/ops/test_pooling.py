@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.ops.pooling import rmac, rmac_regions
@@ -58,7 +58,6 @@ def activations(height, width, seed, batch=2, channels=5):
     return torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64).relu()
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, LEVELS, st.integers(0, 9))
 def test_equals_the_definition(height, width, levels, seed):
     maps = activations(height, width, seed)
@@ -66,7 +65,6 @@ def test_equals_the_definition(height, width, levels, seed):
     np.testing.assert_allclose(rmac(maps, levels).numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), LEVELS)
 def test_regions_are_those_of_the_paper(height, width, levels):
     by_level = paper_regions(height, width, levels).values()
@@ -93,21 +91,18 @@ def test_the_largest_regions_cover_the_map_from_border_to_border(height, width):
     assert covered.all()
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, LEVELS, st.floats(1e-3, 1e3))
 def test_scaling_a_map_changes_nothing(height, width, levels, factor):
     maps = activations(height, width, 0)
     torch.testing.assert_close(rmac(factor * maps, levels), rmac(maps, levels))
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, LEVELS, st.permutations(range(5)))
 def test_channels_are_treated_alike(height, width, levels, order):
     maps = activations(height, width, 1)
     torch.testing.assert_close(rmac(maps[:, order], levels), rmac(maps, levels)[:, order])
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, LEVELS)
 def test_rows_and_columns_are_treated_alike(height, width, levels):
     maps = activations(height, width, 2)

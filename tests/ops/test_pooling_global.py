@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo.ops
@@ -58,7 +58,6 @@ def literal_crow(one, a, b):
     return np.array([(channel * weights).sum() for channel in one]) * literal_channels(one, None)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, st.integers(0, 9), st.sampled_from([(3.0, 1e-6), (1.0, 1e-6), (4.5, 0.1)]))
 def test_sums_maxima_and_means_equal_their_definitions(height, width, seed, gem_options):
     maps = activations(height, width, seed)
@@ -72,7 +71,6 @@ def test_sums_maxima_and_means_equal_their_definitions(height, width, seed, gem_
         np.testing.assert_allclose(got.numpy(), np.stack(expected), rtol=1e-5, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, st.integers(0, 9), st.sampled_from([(2.0, 2.0), (1.0, 3.0), (3.0, 1.0)]))
 def test_crow_equals_its_definition(height, width, seed, options):
     maps = activations(height, width, seed)
@@ -86,7 +84,6 @@ def test_crow_equals_its_definition(height, width, seed, options):
         np.testing.assert_allclose(got.numpy(), np.stack(expected), rtol=1e-9, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, st.randoms(use_true_random=False))
 def test_where_a_cell_lies_tells_only_the_centre_prior(height, width, random):
     maps, order = activations(height, width, 0), list(range(height * width))
@@ -99,7 +96,6 @@ def test_where_a_cell_lies_tells_only_the_centre_prior(height, width, random):
     torch.testing.assert_close(spoc(maps.mT, centre_prior=True), spoc(maps, centre_prior=True))
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, st.floats(0.1, 1e3), st.permutations(range(5)))
 def test_scaling_a_map_scales_its_vector_and_channels_are_treated_alike(height, width, factor, order):
     maps = activations(height, width, 1)

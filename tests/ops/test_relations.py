@@ -99,7 +99,7 @@ def test_chunks_refuse_zero():
         question_chunks(2, 3, 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 3), pairs=st.integers(1, 7), questions=st.integers(1, 5), chunk=st.integers(1, 16))
 def test_sum_and_gradients_equal_the_broadcast_expression(batch, pairs, questions, chunk):
     a = torch.randn(batch, pairs, 4, dtype=torch.float64, requires_grad=True)
@@ -113,7 +113,7 @@ def test_sum_and_gradients_equal_the_broadcast_expression(batch, pairs, question
     torch.testing.assert_close(got, wanted)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch=st.integers(1, 3),
     pairs=st.integers(1, 7),

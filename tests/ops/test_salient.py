@@ -27,7 +27,7 @@ def strongest(points):
     return points[points[:, 3].argmax()]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(30, 98), st.integers(30, 66), st.floats(2.2, 8), st.sampled_from([-0.15, 0.5]))
 def test_a_blob_is_found_at_its_place_and_scale(x, y, sigma, brightness):
     (points,) = hessian_points(blobs((x, y, sigma, brightness)), **USUAL)

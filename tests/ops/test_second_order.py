@@ -43,7 +43,7 @@ def expected(x, masks, weights, eps):
     return np.stack(found).reshape(*masks.shape[:2], -1)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(SEEDS, st.integers(1, 7), st.sampled_from([1e-4, 1e-2, 1.0]))
 def test_equals_scipys_logarithm_of_each_region(seed, channels, eps):
     x, masks, weights = example(seed, channels=channels)
@@ -60,7 +60,7 @@ def test_equals_scipys_logarithm_at_the_papers_size():
     np.testing.assert_allclose(got.numpy(), reference, atol=1e-8)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(SEEDS, st.floats(1e-2, 1e2))
 def test_the_size_of_the_weights_changes_nothing(seed, factor):
     x, masks, weights = example(seed)
@@ -69,7 +69,7 @@ def test_the_size_of_the_weights_changes_nothing(seed, factor):
     )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(SEEDS, st.floats(1e-2, 1e2))
 def test_larger_activations_only_shift_the_diagonal(seed, factor):
     x, masks, weights = example(seed)
@@ -80,7 +80,7 @@ def test_larger_activations_only_shift_the_diagonal(seed, factor):
     )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(SEEDS, SEEDS)
 def test_the_order_of_cells_changes_nothing(seed, other):
     x, masks, weights = example(seed)

@@ -63,7 +63,7 @@ def test_without_centring_directions_are_the_same_and_the_mean_stays():
     assert torch.equal(plain.mean, torch.zeros(8).double())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.permutations(range(12)), st.integers(0, 5))
 def test_the_order_of_descriptors_changes_nothing(order, seed):
     x, labels = descriptors(12, 5, seed), [place % 4 for place in range(12)]

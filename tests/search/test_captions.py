@@ -117,7 +117,7 @@ def test_most_words_come_first_and_of_equally_many_the_nearest(name, tmp_path):
             assert first.ids == wanted[:7]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(CAPTIONS, min_size=1, max_size=12), QUERY, st.integers(1, 14), st.booleans())
 def test_words_rank_any_captions(captions, words, k, filtered):
     index = zoo.create("index", "flat", metric="l2")

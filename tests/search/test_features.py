@@ -64,7 +64,7 @@ def test_ids_are_in_natural_order_and_rows_come_by_id(features):
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(1, 7), st.integers(1, 9), st.randoms())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_blocks_hold_every_image_once_however_it_was_written(tmp_path_factory, batches, size, block, random):
     folder, start = tmp_path_factory.mktemp("f"), 0
     names = [f"n{number}" for number in range(sum(batches))]
@@ -201,7 +201,7 @@ def test_none_of_the_images_is_none(features, name):
     st.sets(st.sampled_from("abcdef")),
     st.integers(1, 4),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_dropped_images_are_gone_and_the_others_as_they_were(tmp_path_factory, runs, dropped, size):
     folder, rows = tmp_path_factory.mktemp("f"), {}
     for number, ids in enumerate(runs, start=1):

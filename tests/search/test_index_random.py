@@ -89,7 +89,7 @@ def run(index, reference, steps, folder):
 
 @pytest.mark.parametrize("kind", ["flat", "regions", "ivf_pq"])
 @given(steps=STEPS, seed=st.integers(0, 99), label=st.sampled_from([None, "0", "1"]), k=st.integers(1, 30))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_gives_what_brute_force_gives(kind, steps, seed, label, k):
     index, reference = empty(kind), Reference(kind)
     names, items = [f"old{i}" for i in range(24)], drawn(seed, 24)

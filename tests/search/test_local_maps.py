@@ -57,7 +57,7 @@ def filled(count=30, blocks=1, **parameters):
 # Correlation
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from([1, 2, 4, 16]), st.integers(1, 30), st.integers(0, 7), st.booleans(), st.integers(1, 4),
     st.tuples(*[st.integers(1, 4)] * 4),

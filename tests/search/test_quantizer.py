@@ -61,7 +61,7 @@ def test_of_equally_near_centroids_the_first_is_taken():
     assert quantizer.encode(torch.tensor([[2.0], [0.0], [9.0]])).tolist() == [[0], [0], [1]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 5), st.integers(1, 20), st.integers(1, 4), st.integers(0, 9), st.integers(1, 4), st.data())
 def test_distances_by_tables_are_those_to_what_codes_decode_to(parts, count, size, rows, queries, data):
     quantizer = drawn(parts, count, size, seed=rows)
@@ -83,7 +83,7 @@ def test_distances_by_tables_are_those_to_what_codes_decode_to(parts, count, siz
     assert np.allclose(lengths, decoded.square().sum(dim=1), atol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(range(12)))
 def test_each_descriptor_is_coded_by_itself(order):
     quantizer, x = drawn(), normal(12, 12, seed=3)

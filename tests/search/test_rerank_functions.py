@@ -205,7 +205,7 @@ def test_scores_are_brought_to_one_range():
     assert fused.evidence == [{}, {"box": 2}, {"box": 1}]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     orders=st.lists(st.permutations(range(6)), min_size=1, max_size=4), method=st.sampled_from(["reciprocal", "score"])
 )

@@ -164,7 +164,7 @@ def test_orders_of_the_metadata_are_fused():
 # What all share
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(order=st.permutations(range(8)), name=st.sampled_from(sorted(ORDER_FREE)))
 def test_the_order_of_the_hits_does_not_change_the_ranking(order, name):
     reranker = built(name)
@@ -178,7 +178,7 @@ def test_the_order_of_the_hits_does_not_change_the_ranking(order, name):
         assert list(turned.ids) == list(plain.ids)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(order=st.permutations(range(2, 8)), name=st.sampled_from(["aqe", "alpha_qe"]))
 def test_hits_behind_those_that_are_averaged_may_come_in_any_order(order, name):
     reranker, hits = built(name), vectors(8)

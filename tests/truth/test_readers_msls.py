@@ -88,7 +88,7 @@ def test_the_leaderboard_takes_marked_images_only(root):
     assert lists.notes[1] == "queries left out because nothing lies within 25 m: 1 of 2"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.decimals(1e5, 9e5, places=3), st.decimals(0, 9_999_000, places=3), st.sampled_from([(7, 24), (15, 20), (25, 0)])
 )

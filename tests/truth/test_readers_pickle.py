@@ -217,7 +217,7 @@ def test_truncation_is_noticed(tmp_path, content):
             read_plain_pickle(stored(tmp_path, content[:size]))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(st.data())
 def test_damage_is_a_value_error_or_harmless(tmp_path, data):
     content = bytearray(data.draw(st.sampled_from([PYTHON_2, pickle.dumps(revisited(np.array), 4)])))

@@ -94,7 +94,7 @@ def test_exact_equals_networkx(nodes, antisymmetric):
         assert edit_distance(a, b, nodes, "exact") == pytest.approx(networkx_distance(a, b, nodes))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(0, 7), st.integers(0, 7), st.integers(1, 3), st.sampled_from(KINDS))
 def test_bipartite_and_exact_properties(seed, n, m, values, antisymmetric):
     rng = np.random.default_rng(seed)

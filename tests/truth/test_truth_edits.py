@@ -25,7 +25,7 @@ def two(seed, n, m, antisymmetric, values=2):
     return random_graph(rng, n, **kind), random_graph(rng, m, **kind), rng
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(*GRAPHS, st.sampled_from(["soft", "hard"]))
 def test_the_map_costs_what_the_distance_says(seed, n, m, antisymmetric, nodes):
     a, b, _ = two(seed, n, m, antisymmetric)
@@ -34,7 +34,7 @@ def test_the_map_costs_what_the_distance_says(seed, n, m, antisymmetric, nodes):
         assert cost == pytest.approx(edit_distance(a, b, nodes, method), rel=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(*GRAPHS)
 def test_the_map_of_authors_explains_their_distance(seed, n, m, antisymmetric):
     a, b, _ = two(seed, n, m, antisymmetric)
@@ -67,7 +67,7 @@ def part_cost(query, graph, nodes):
     return best
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 10**6), st.integers(0, 4), st.integers(0, 5), st.sampled_from(KINDS))
 def test_part_is_the_best_of_all_placements(seed, n, m, antisymmetric):
     a, b, rng = two(seed, n, m, antisymmetric, values=3)
@@ -112,7 +112,7 @@ def test_ten_objects_are_found_among_many_scenes():
     assert np.all(found >= np.maximum(0, 10 - gallery.sizes))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 7))
 def test_part_of_a_graph_costs_nothing(seed, n):
     rng = np.random.default_rng(seed)
