@@ -146,11 +146,17 @@ def _flags_first(arguments: list[str]) -> list[str]:
     return flags[:1] + [argument for argument in arguments if argument not in flags]
 
 
+def processes_started() -> int:
+    """Returns how many processes of this command torchrun or srun has started, 1 where neither did."""
+    count = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    return int(count) if count.isdigit() else 1
+
+
 def _refuse_folders_apart(arguments: list[str]) -> None:
     """Ends the command where torchrun or srun started it several times, and each would make a folder of its own."""
-    count = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    count = processes_started()
     named = any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments)
-    if count.isdigit() and int(count) > 1 and not named and not any(word.startswith("-") for word in arguments):
+    if count > 1 and not named and not any(word.startswith("-") for word in arguments):
         stop(f"{count} processes were started, whose folder must be the same: name it, hydra.run.dir=outputs/NAME")
 
 

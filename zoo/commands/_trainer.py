@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from zoo.checks import check_integers, check_not_negative
 from zoo.commands import _setup
+from zoo.commands._app import processes_started
 from zoo.commands._ending import usage_errors
 from zoo.ops.processor import cpu_computes_bf16
 from zoo.registry import UsageError
@@ -47,8 +47,8 @@ def _check(given: DictConfig) -> None:
                 check_integers(least, **{f"trainer.{key}": given[key]})
         if given.gradient_clip_val is not None:
             check_not_negative(**{"trainer.gradient_clip_val": given.gradient_clip_val})
-    started = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
-    if started != "1" and str(given.strategy).endswith(_STARTS_ITS_OWN):
+    started = processes_started()
+    if started > 1 and str(given.strategy).endswith(_STARTS_ITS_OWN):
         raise UsageError(
             f"trainer.strategy={given.strategy} starts processes of its own, and {started} were started already (by "
             "torchrun or srun): set trainer.strategy=ddp"
