@@ -66,10 +66,8 @@ def build(node: DictConfig, **extra: Any) -> Any:
     except Exception as error:
         if isinstance(error.__cause__, UsageError):
             raise error.__cause__ from None
-        named = "kind" in node
-        wrong = (ValueError, MisconfigurationException) if named else (ValueError, MisconfigurationException, TypeError)
-        if isinstance(error.__cause__, wrong):
-            what = f"{node.kind} '{node.name}'" if named else node._target_
+        if isinstance(error.__cause__, (ValueError, MisconfigurationException)):
+            what = f"{node.kind} '{node.name}'" if "kind" in node else node._target_
             raise UsageError(f"{what}: {error.__cause__}") from error
         raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from zoo.checks import check_integers, check_not_negative
@@ -37,7 +38,12 @@ def trainer(cfg: DictConfig, callbacks: list[lightning.Callback], logger: list[L
         log.warning("this CPU has no bf16 instructions: trainer.precision=32-true instead of bf16-mixed")
         cfg.trainer.precision = "32-true"
     logs_config = ConfigLogging(OmegaConf.to_container(cfg, resolve=True), list(_setup.chosen_loggers(cfg)))
-    return _setup.build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=logger or False)
+    try:
+        return _setup.build(cfg.trainer, callbacks=[logs_config, *callbacks], logger=logger or False)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, TypeError):  # what Lightning raises for a word in a number's place
+            raise UsageError(f"{cfg.trainer._target_}: {error.__cause__}") from error
+        raise
 
 
 def _check(given: DictConfig) -> None:
