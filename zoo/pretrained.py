@@ -153,7 +153,7 @@ def _unknown(name: str, known: list[str], what: str) -> str:
 
 def _fill(parts: Parts, name: str, weights: str) -> None:
     """Loads every tensor of `weights` into the network; fp16 becomes fp32."""
-    state = _downloaded(parts, name) if weights == "hub" else _read(Path(str(weights)).expanduser())
+    state = _downloaded(parts, name) if weights == "hub" else read_tensors(weights)
     own = parts.network.state_dict()
     head = tuple(f"{prefix}." for prefix in parts.classifier)
     state = {key: value for key, value in state.items() if key in own or not key.startswith(head)}
@@ -196,7 +196,9 @@ def _downloaded(parts: Parts, name: str) -> dict[str, Tensor]:
         raise ValueError(f"backbone_weights=hub: those of {name} can't be downloaded ({cause}); {_CHOICES}") from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(weights: str) -> dict[str, Tensor]:
+    """Returns name → tensor of a `.safetensors` or `.pth` file; raises ValueError where it can't be had or read."""
+    path = Path(str(weights)).expanduser()
     if path.suffix not in (".safetensors", ".pth"):
         raise ValueError(f"backbone_weights: {_CHOICES}; got '{path}'")
     if not path.is_file():

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from zoo.backbones import create_backbone, create_segmenter, pieces
+from zoo.backbones import create_segmenter, pieces
 from zoo.checks import check_flags, check_integers, check_not_negative, check_positive, check_words
 from zoo.classes import Colour, class_list, class_lists
 from zoo.metrics.functional.segmentation import intersection_over_union, pixel_accuracy
@@ -26,7 +26,7 @@ from zoo.models.fcn_segment.checks import (
 from zoo.models.fcn_segment.heads import AtrousSum, LightHead
 from zoo.models.fcn_segment.net import FCN
 from zoo.models.fcn_segment.training import log_weights, lovasz_softmax, poly_factor, segmentation_loss
-from zoo.models.fcn_segment.trunk import Trunk
+from zoo.models.fcn_segment.trunk import create_trunk
 from zoo.module import Embedder
 from zoo.ops.label_maps import VOID
 from zoo.types import Batch, Representation, Role, name_of
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
+
+    from zoo.models.fcn_segment.trunk import Trunk
 
 _NO_LABELS = "data must give label maps, data={} doesn't: label_maps, camvid, voc and pascal_context do"
 
@@ -86,8 +88,8 @@ class FCNSegment(Embedder):
             parts = create_segmenter(backbone, backbone_weights, count)
         else:
             stride = {} if output_stride is None else {"output_stride": output_stride}
-            network = create_backbone(backbone, backbone_weights, **stride, **backbone_options)
-            trunk = Trunk(network, backbone, skip_stride if head == "light" else None)
+            fine = skip_stride if head == "light" else None
+            trunk = create_trunk(str(backbone), backbone_weights, {**stride, **backbone_options}, fine)
             light = {"width": width, "image_pooling": image_pooling, "skip_width": skip_width}
             parts = trunk, _head(head, trunk, count, dilations, light)
         self.net = FCN(*parts, freeze_norm)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
-from zoo.backbones import at_least
+from zoo.backbones import at_least, create_backbone
+from zoo.pretrained import read_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from zoo.backbones import Backbone
+
+_PREFIX = "net.trunk."  # of a trunk's tensors in the weights file of a model
 
 
 class Maps(NamedTuple):
@@ -56,6 +61,34 @@ class Trunk(nn.Module):
         normalised = normalised.contiguous(memory_format=torch.channels_last)
         *fine, deep = self.network.forward_intermediates(normalised, indices=list(self.levels), intermediates_only=True)
         return Maps(deep, fine[0] if fine else None)
+
+
+def create_trunk(name: str, weights: str | None, options: Mapping[str, Any], skip_stride: int | None) -> Trunk:
+    """Builds a trunk of timm's network `name`, which takes `options`.
+
+    `weights` are those of `create_backbone`, or a weights file of `fcn_segment`, whose trunk is taken together with the
+    normalisation of its input. Raises ValueError as `create_backbone` and `Trunk` do, and where a trunk doesn't fit.
+    """
+    lent = _trunk_of(weights)
+    trunk = Trunk(create_backbone(name, weights if lent is None else None, **options), name, skip_stride)
+    if lent is not None:
+        try:
+            trunk.load_state_dict(lent)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise ValueError(
+                f"backbone_weights '{weights}' is a model on another backbone than {name}: {first}"
+            ) from error
+    return trunk
+
+
+def _trunk_of(weights: str | None) -> dict[str, Tensor] | None:
+    """Returns the tensors of the trunk in a weights file of `fcn_segment`; None for whatever else."""
+    if weights is None or not str(weights).endswith(".safetensors"):
+        return None
+    tensors = read_tensors(weights)
+    found = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
+    return found or None
 
 
 def _stages(network: nn.Module) -> list[dict]:
