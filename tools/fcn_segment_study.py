@@ -28,6 +28,7 @@ from zoo.checkpoints import load_model, save_weights
 from zoo.files import replacing
 from zoo.metrics.functional import ndcg
 from zoo.metrics.functional.segmentation import intersection_over_union, pixel_accuracy
+from zoo.ops.pooling import gem
 from zoo.ops.sketches import UNDRAWN, combined_query, sketch_query
 from zoo.types import Representation
 
@@ -218,11 +219,20 @@ class Networks:
                 np.save(stream, maps.numpy())
         return torch.from_numpy(np.load(file))
 
-    def gem(self) -> Tensor:
-        """Returns the unit vectors (N, D) of generalised-mean pooling of the backbone before this training."""
-        model = zoo.create_model("global_descriptor", backbone_weights=self.parameters["backbone_weights"])
-        vectors = self._described(lambda batch: model.embed(batch).vector, model)
-        return F.normalize(vectors, dim=1)
+    def pooled(self) -> dict[str, Tensor]:
+        """Returns the unit vectors (N, D) of generalised-mean pooling before this training, by what was pooled.
+
+        That is the map of the same network with ImageNet's weights, and the last map of the trunk that is begun with.
+        """
+        weights = self.root.parent / "weights" / "mobilenetv2_100.fp16.safetensors"
+        imagenet = zoo.create_model("global_descriptor", backbone="mobilenetv2_100", backbone_weights=str(weights))
+        begun = zoo.create_model("fcn_segment", **self.parameters)
+        return {
+            "GeM": self._described(lambda batch: imagenet.embed(batch).vector, imagenet),
+            "GeM of the trunk begun with": F.normalize(
+                self._described(lambda batch: gem(begun.net.trunk(batch.images).deep), begun), dim=1
+            ),
+        }
 
     def _described(self, describe: Any, model: Any) -> Tensor:
         model.eval()

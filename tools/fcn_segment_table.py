@@ -69,13 +69,13 @@ def query_sets(frames: Frames, networks: Networks, weights: str, which: list[str
         yield "held_out", QuerySet("every fifth frame of a sequence that wasn't trained on", own[::5], maps)
 
 
-def rows_of(frames: Frames, each: QuerySet, gem: Tensor) -> dict[str, dict[str, np.ndarray]]:
+def rows_of(frames: Frames, each: QuerySet, vectors: dict[str, Tensor]) -> dict[str, dict[str, np.ndarray]]:
     """Returns name of a method → gain → each query's nDCG (Q,)."""
     left_out = frames.left_out(each.queries)
     gains = Gains.of(frames, each.queries, left_out, each.maps.shape[1])
     shares = each.maps.mean((2, 3)).double()
     distances = {
-        BASELINE: -(gem[each.queries] @ gem.T).double(),
+        **{name: -(rows[each.queries] @ rows.T).double() for name, rows in vectors.items()},
         "shares of the classes": torch.cdist(shares[each.queries], shares),
     }
     queries = asked(each.maps[each.queries], frames.labels[each.queries])
@@ -146,11 +146,11 @@ def main() -> None:
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     networks = Networks(options.cache, options.data, options.epochs)
-    frames, gem = Frames.read(networks.data), networks.gem()
+    frames, vectors = Frames.read(networks.data), networks.pooled()
     parts: dict[str, list[tuple[QuerySet, Any]]] = {}
     for name, each in query_sets(frames, networks, options.weights, options.sets):
         say(f"{name}: {len(each.queries)} queries")
-        parts.setdefault(name, []).append((each, rows_of(frames, each, gem)))
+        parts.setdefault(name, []).append((each, rows_of(frames, each, vectors)))
     tables = []
     for found in parts.values():
         queries = [query for each, _ in found for query in each.queries]

@@ -63,6 +63,17 @@ def test_at_its_own_resolution_a_map_is_the_softmax_of_the_logits():
     torch.testing.assert_close(model.embed(batch(64, 64)).probability_map, logits.softmax(1), **CLOSE)
 
 
+def test_what_is_seen_at_several_scales_is_averaged():
+    once, larger, both = (made(scales=scales).eval() for scales in ([1], [1.5], [1, 1.5]))
+    seen = batch(72, 96)
+    maps = [model.embed(seen).probability_map for model in (once, larger, both)]
+    assert torch.allclose(maps[2], (maps[0] + maps[1]) / 2, **CLOSE)
+    assert not torch.allclose(maps[0], maps[1], atol=1e-3)
+    with torch.no_grad():
+        logits = once.net(F.interpolate(seen.images, (112, 144), mode="bilinear"))  # 108 px aren't whole cells
+    assert torch.allclose(maps[1], once.net.at_stride(logits, (72, 96)), **CLOSE)
+
+
 def test_the_atrous_sum_is_the_sum_of_its_dilated_classifiers():
     torch.manual_seed(0)
     head, maps = AtrousSum(5, 4, [6, 12, 18, 24]), torch.randn(2, 5, 30, 28)
@@ -156,6 +167,29 @@ def test_segmentation_networks_of_torchvision_are_wrapped(name, tmp_path, caplog
     assert other.embed(batch(64, 64)).probability_map.shape == (2, 3, 8, 8)
 
 
+def test_a_network_begins_with_the_trunk_of_another_and_its_normalisation(tmp_path):
+    lender = made()
+    torch.nn.init.normal_(lender.net.trunk.mean)
+    torch.nn.init.normal_(lender.net.trunk.network.conv1[0].weight)
+    save_weights(lender, tmp_path / "lender.safetensors")
+    torch.manual_seed(1)
+    own = zoo.create_model(
+        "fcn_segment",
+        **{
+            **FCNSegment.tiny,
+            "classes": ["a", "b"],
+            "head": "deeplab_v2",
+            "backbone_weights": str(tmp_path / "lender.safetensors"),
+        },
+    )
+    for name, value in lender.net.trunk.state_dict().items():
+        assert torch.equal(own.net.trunk.state_dict()[name], value), name
+    with pytest.raises(
+        ValueError, match=r"lender.safetensors' is a model on another backbone than test_efficientnet: "
+    ):
+        made(backbone="test_efficientnet", backbone_weights=str(tmp_path / "lender.safetensors"))
+
+
 def test_the_models_file_alone_knows_the_classes(tmp_path):
     (tmp_path / "own.csv").write_text("name,colour\nlake,#0000ff\nhill,#00ff00\n")
     model = made(classes=str(tmp_path / "own.csv"))
@@ -207,6 +241,9 @@ def test_pretrained_mobilenet_loads_strictly_and_tells_images_apart():
         ({"freeze_norm": "yes"}, "freeze_norm must be true or false, got 'yes'"),
         ({"classes": "camvid"}, "classes must be one of camvid11"),
         ({"class_weighting": "sqrt"}, "class_weighting must be one of none, log, got 'sqrt'"),
+        ({"scales": 1.0}, "scales must be a list of numbers, one at least, got 1.0"),
+        ({"scales": []}, r"scales must be a list of numbers, one at least, got \[\]"),
+        ({"scales": [1, 0]}, "scales must be numbers in 0.25 … 4, got 0"),
         ({"finish": 1.5}, "finish must be a number in 0 … 1, got 1.5"),
         ({"prior_correction": 1.5, "class_weighting": "log"}, "prior_correction must be a number in 0 … 1, got 1.5"),
         ({"prior_correction": 0.5}, "prior_correction must be 0 where class_weighting is none, got 0.5"),

@@ -103,6 +103,17 @@ def test_photos_that_nobody_asked_for_are_forgotten(client, described):
     assert answers[-1] == 200
 
 
+def test_a_damaged_file_of_a_photo_is_a_forgotten_photo(client, described, tmp_path):
+    served = client(described)
+    token = send(served, png(40, 30)).json()["token"]
+    (file,) = (tmp_path / "photos").iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    another = client(described)  # which holds nothing in memory
+    assert another.post("/api/search", json={"photo": token, "k": 1}).status_code == 404
+    assert send(another, png(40, 30)).json()["token"] == token
+    assert another.post("/api/search", json={"photo": token, "k": 1}).status_code == 200
+
+
 def test_decoding_ends_when_its_time_is_over():
     decoder = Decoder(upright=True, pixels=10**8, seconds=1e-6)
     with pytest.raises(Refused, match="decoded within 1e-06 s"):

@@ -81,13 +81,13 @@ class PhotoStore:
         return self.folder / f"{hashlib.sha256(token.encode()).hexdigest()}{_SUFFIX}"
 
     def _read(self, file: Path) -> Photo | None:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(file, "pt") as opened:
                 said = opened.metadata()
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no mapping
-        except (OSError, ValueError):
+        except (OSError, SafetensorError):  # not there, or damaged
             return None
         items, extra = (_representation(tensors, part, said[part]) for part in ("items", "extra"))
         return Photo(items, extra, json.loads(said["metadata"]))

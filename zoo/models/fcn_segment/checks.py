@@ -12,6 +12,7 @@ HEADS = ("deeplab_v2", "light", "own")
 OPTIMIZERS = ("sgd", "adamw")
 WEIGHTINGS = ("none", "log")
 STRIDES = (8, 16, 32)
+SMALLEST, LARGEST = 0.25, 4  # scales; beyond, nothing is left of an image, or nothing of the memory
 
 
 def check_head(
@@ -38,6 +39,15 @@ def check_correction(share: Any, weighting: str) -> None:
         raise ValueError(f"prior_correction must be a number in 0 … 1, got {share!r}")
     if share and weighting == "none":
         raise ValueError(f"prior_correction must be 0 where class_weighting is none, got {share!r}")
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raises ValueError unless images can be looked at in these sizes."""
+    if not isinstance(scales, (list, tuple)) or not scales:
+        raise ValueError(f"scales must be a list of numbers, one at least, got {scales!r}")
+    wrong = [scale for scale in scales if not is_number(scale) or not SMALLEST <= scale <= LARGEST]
+    if wrong:
+        raise ValueError(f"scales must be numbers in {SMALLEST} … {LARGEST}, got {wrong[0]!r}")
 
 
 def check_finish(share: Any) -> None:

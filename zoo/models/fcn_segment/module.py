@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from zoo.backbones import create_segmenter, pieces
@@ -21,10 +20,11 @@ from zoo.models.fcn_segment.checks import (
     check_correction,
     check_finish,
     check_head,
+    check_scales,
     check_shares,
 )
 from zoo.models.fcn_segment.heads import AtrousSum, LightHead
-from zoo.models.fcn_segment.net import FCN
+from zoo.models.fcn_segment.net import FCN, enlarged, rescaled
 from zoo.models.fcn_segment.training import log_weights, lovasz_softmax, poly_factor, segmentation_loss
 from zoo.models.fcn_segment.trunk import create_trunk
 from zoo.module import Embedder
@@ -67,8 +67,8 @@ class FCNSegment(Embedder):
         output_stride: int | None, head: str, dilations: Sequence[int], width: int, image_pooling: bool,
         skip_stride: int | None, skip_width: int, freeze_norm: bool,
         classes: str | Sequence[str | Mapping[str, str]], class_weighting: str, class_shares: Sequence[float] | None,
-        prior_correction: float, finish: float, optimizer: str, learning_rate: float, head_learning_rate: float,
-        momentum: float, weight_decay: float, power: float,
+        prior_correction: float, scales: Sequence[float], finish: float, optimizer: str, learning_rate: float,
+        head_learning_rate: float, momentum: float, weight_decay: float, power: float,
     ) -> None:  # fmt: skip
         super().__init__()
         check_words(head=(head, HEADS), optimizer=(optimizer, OPTIMIZERS))
@@ -80,6 +80,7 @@ class FCNSegment(Embedder):
         check_positive(**rates, power=power)
         check_not_negative(momentum=momentum, weight_decay=weight_decay)
         check_correction(prior_correction, class_weighting)
+        check_scales(scales)
         check_finish(finish)
         self._classes = class_list(classes)
         check_shares(class_shares, class_weighting, len(self._classes))
@@ -94,6 +95,7 @@ class FCNSegment(Embedder):
             parts = trunk, _head(head, trunk, count, dilations, light)
         self.net = FCN(*parts, freeze_norm)
         self._weighting, self._shares, self._correction = class_weighting, class_shares, prior_correction
+        self._scales = tuple(map(float, scales))
         self._optimizer, self._rates = optimizer, (learning_rate, head_learning_rate)
         self._momentum, self._decay, self._power, self._finish = momentum, weight_decay, power, finish
         self.register_buffer("class_weights", torch.ones(count) if class_shares is None else log_weights(class_shares))
@@ -126,8 +128,19 @@ class FCNSegment(Embedder):
     def embed(self, batch: Batch, role: Role = "gallery") -> Representation:
         """Returns the probability maps (B, C, ⌈H/8⌉, ⌈W/8⌉), without gradients."""
         with torch.no_grad():
-            maps = [self.net.at_stride(self._corrected(piece), piece.shape[2:]) for piece in pieces(batch.images)]
+            maps = [self._maps(self._looks(piece), piece) for piece in pieces(batch.images)]
         return Representation(probability_map=torch.cat(maps))
+
+    def _looks(self, images: Tensor) -> list[Tensor]:
+        """Returns the logits (B, C, h, w) of the images at each scale, finer ones where they are enlarged."""
+        return [self._corrected(rescaled(images, scale)) for scale in self._scales]
+
+    def _maps(self, looks: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Returns the mean of the looks' probabilities, (B, C, ⌈H/8⌉, ⌈W/8⌉).
+
+        DeepLab-v2 takes the largest of its scores at three scales (Chen et al. 2017, Sec. 4.1.1), and learns so.
+        """
+        return torch.stack([self.net.at_stride(logits, images.shape[2:]) for logits in looks]).mean(0)
 
     def _corrected(self, images: Tensor) -> Tensor:
         """Returns the logits (B, C, h, w), without the share of the class weights that is to be taken back.
@@ -195,8 +208,7 @@ class FCNSegment(Embedder):
         logits = self._corrected(images)
         loss = segmentation_loss(logits, labels, torch.ones_like(self.class_weights))
         for found in (logits.softmax(1), self.net.at_stride(logits, images.shape[2:])):
-            large = F.interpolate(found, labels.shape[1:], mode="bilinear", align_corners=False)
-            loss = loss + lovasz_softmax(large, labels)
+            loss = loss + lovasz_softmax(enlarged(found, labels), labels)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -206,14 +218,13 @@ class FCNSegment(Embedder):
                 dist.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Counts which pixels the probability maps, and the network's own logits, enlarged, take for which class."""
+        """Counts which pixels the maps, and the network's own finer probabilities, enlarged, take for which class."""
         labels = _labels(batch)
         for piece, truth in zip(pieces(batch.images), pieces_like(labels, batch.images), strict=True):
-            logits = self._corrected(piece)
-            maps = self.net.at_stride(logits, piece.shape[2:])
-            for found, confusion in ((maps, self.confusion), (logits, self.own_confusion)):
-                large = F.interpolate(found, truth.shape[1:], mode="bilinear", align_corners=False)
-                confusion.update(large.argmax(1), truth)
+            looks = self._looks(piece)
+            own = [enlarged(logits.softmax(1), truth) for logits in looks]
+            self.confusion.update(enlarged(self._maps(looks, piece), truth).argmax(1), truth)
+            self.own_confusion.update(torch.stack(own).sum(0).argmax(1), truth)
 
     def on_validation_epoch_end(self) -> None:
         """Logs mean IoU, pixel accuracy and the IoU of every class that was seen, over all ranks.

@@ -58,3 +58,16 @@ class FCN(nn.Module):
     def trained(self, part: str) -> Iterator[nn.Parameter]:
         """Yields the parameters of `trunk` or `head` that have gradients."""
         return (each for each in getattr(self, part).parameters() if each.requires_grad)
+
+
+def rescaled(images: Tensor, scale: float) -> Tensor:
+    """Returns `images` (B, 3, H, W) with sides of `scale` times as many px, rounded to 8."""
+    if scale == 1:
+        return images
+    size = [max(1, round(side * scale / STRIDE)) * STRIDE for side in images.shape[2:]]
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=scale < 1)
+
+
+def enlarged(maps: Tensor, labels: Tensor) -> Tensor:
+    """Returns `maps` (B, C, h, w) at the size of `labels` (B, H, W)."""
+    return F.interpolate(maps, labels.shape[1:], mode="bilinear", align_corners=False)

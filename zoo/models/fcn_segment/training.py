@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from zoo.models.fcn_segment.net import enlarged
 from zoo.ops.label_maps import VOID
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor
 
     `logits (B, C, h, w)` are enlarged to `labels (B, H, W)`, which are -1 where void.
     """
-    large = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+    large = enlarged(logits.float(), labels)
     total = F.cross_entropy(large, labels, weights, ignore_index=VOID, reduction="sum")
     counted = weights[labels.clamp_min(0)] * (labels != VOID)
     return total / counted.sum().clamp_min(torch.finfo(total.dtype).tiny)
