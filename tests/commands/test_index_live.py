@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+import torch
 from photo_runs import photos, run
 from PIL import Image
 
 from zoo.registry import UsageError
+from zoo.search import live
 from zoo.search.index import open_index
 
 NETWORK = [
@@ -42,6 +45,24 @@ def test_photos_are_coded_and_found_without_features(tmp_path, index, caplog):
     assert hits[0]["id"] == "b/1"
     assert list(hits[0]["evidence"]["class_distances"]) == ["sky", "ground", "thing"]
     assert sum(hits[1]["evidence"]["class_distances"].values()) == pytest.approx(-hits[1]["score"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("room", "described"), [(live._KEPT, 6), (3 * 4 * 3 * 8 * 8, 9)])  # room for all, for three
+def test_what_was_learnt_from_is_described_once_where_there_is_room(tmp_path, index, monkeypatch, room, described):
+    from zoo.models.fcn_segment.module import FCNSegment
+
+    photos(tmp_path / "photos", 6)
+    expected = index()
+    shutil.rmtree(tmp_path / "index")
+    seen = []
+    embed = FCNSegment.embed
+    monkeypatch.setattr(
+        FCNSegment, "embed", lambda self, batch, role: seen.append(len(batch)) or embed(self, batch, role)
+    )
+    monkeypatch.setattr(live, "_KEPT", room)
+    built = index()
+    assert sum(seen) == described
+    assert torch.equal(built.get(built.ids).probability_map, expected.get(expected.ids).probability_map)
 
 
 def test_what_has_changed_is_coded_again(tmp_path, index, capsys):

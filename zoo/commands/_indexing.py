@@ -99,7 +99,7 @@ def _train(built: Index, features: Features) -> bool:
     wanted = 0 if one is None else min(built.sample_size(one), len(features))
     if wanted:
         log.info(
-            "the index learns from %s of %s images, each described now and again when it is added",
+            "the index learns from %s of %s images before any is added",
             f"{wanted:,}",
             f"{len(features):,}",
         )

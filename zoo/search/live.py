@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.search._features_join import joined, to_original
 from zoo.search._names import named
@@ -19,14 +19,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("zoo")
 
 _SIZES = ("width", "height")  # known once an image was read
+_KEPT = 1 << 28  # bytes of descriptions that are kept: what an index has learnt from is added to it soon
+
+
+class _Described(NamedTuple):
+    """What the model makes of one image, and its height and width in px."""
+
+    items: Representation
+    size: list[int]
 
 
 class LiveFeatures(Features):
-    """The images of a data module's gallery, each described by the model whenever it is asked for.
+    """The images of a data module's gallery, described by the model when they are asked for.
 
-    For representations that are too large to be kept. `payloads` says of each id what is known before it is read;
-    width and height are added then. What can't be read is named in the log, collected in `unreadable` with the reason,
-    and left out by `described`; `rows` raises what reading raises.
+    For representations that are too large to be kept, but for the first 256 MB, which aren't described twice.
+    `payloads` says of each id what is known before it is read; width and height are added then. What can't be read is
+    named in the log, collected in `unreadable` with the reason, and left out by `described`; `rows` raises what reading
+    raises.
     """
 
     def __init__(
@@ -35,6 +44,8 @@ class LiveFeatures(Features):
         super().__init__(root, list(payloads), model.kinds, model.fingerprint(), about)
         self.model, self._data, self._known = model, data, payloads
         self.unreadable: dict[Id, str] = {}
+        self._kept: dict[Id, _Described] = {}
+        self._room = _KEPT
 
     def rows(self, places: Sequence[int]) -> Representation:
         """Returns the images at these positions."""
@@ -58,8 +69,17 @@ class LiveFeatures(Features):
         return {key: value for key, value in old.items() if key not in _SIZES} == new
 
     def _read(self, ids: Sequence[Id], tolerant: bool) -> tuple[list[Id], Representation | None, list[list[int]]]:
-        parts, order, sizes = [], [], []
-        for batch in self._data.selection(self._data.gallery_split, list(ids), tolerant=tolerant):
+        found = {id_: self._kept[id_] for id_ in ids if id_ in self._kept}
+        found |= self._described([id_ for id_ in ids if id_ not in found], tolerant)
+        done = [id_ for id_ in ids if id_ in found]
+        if not done:
+            return [], None, []
+        return done, joined([found[id_].items for id_ in done]), [found[id_].size for id_ in done]
+
+    def _described(self, ids: Sequence[Id], tolerant: bool) -> dict[Id, _Described]:
+        """Returns those of the images that can be read, and keeps them while there is room."""
+        found: dict[Id, _Described] = {}
+        for batch in self._data.selection(self._data.gallery_split, list(ids), tolerant=tolerant) if ids else ():
             for position, reason in batch.unreadable:
                 if ids[position] not in self.unreadable:
                     log.warning("left out: %s", reason)
@@ -68,14 +88,17 @@ class LiveFeatures(Features):
                 continue
             batch = batch.to(self.model.device)
             items = to_original(self.model.represent(batch, "gallery"), batch.images.shape[2:], batch.original_size)
-            parts.append(items.to("cpu"))
-            order += batch.index.tolist()
-            sizes += batch.original_size.tolist()
-        if not parts:
-            return [], None, []
-        # Images of one size come together, so that they needn't come in the order of their ids.
-        sorting = sorted(range(len(order)), key=order.__getitem__)
-        return [ids[order[i]] for i in sorting], joined(parts).rows(sorting), [sizes[i] for i in sorting]
+            items = items.to("cpu")
+            for row, (position, size) in enumerate(
+                zip(batch.index.tolist(), batch.original_size.tolist(), strict=True)
+            ):
+                found[ids[position]] = _Described(items.rows([row]), size)
+        for id_, one in found.items():
+            bytes_ = sum(value.nbytes for value in one.items.filled().values())
+            if bytes_ <= self._room:
+                self._kept[id_] = one
+                self._room -= bytes_
+        return found
 
     def tell_unreadable(self) -> None:
         """Sums up in a warning what could not be read."""
