@@ -147,15 +147,17 @@ def test_a_schedule_without_an_end_is_refused(root, tmp_path):
         trainer(tmp_path, epochs=-1).fit(model, datamodule=data)
 
 
-def by_hand(model, data):
+def by_hand(model, data, scales):
     data.setup()
     truth, predicted, own = [], [], []
     for place in range(SIZES["val"]):
         batch = next(iter(data.selection("val", [f"s{place}"])))
         with torch.no_grad():
-            found = model.embed(batch).probability_map, model.net(batch.images)
-        for maps, rows in zip(found, (predicted, own), strict=True):
-            rows.append(F.interpolate(maps, (48, 64), mode="bilinear")[0].argmax(0).numpy().ravel())
+            looks = [model.net(F.interpolate(batch.images, scale_factor=scale, mode="bilinear")) for scale in scales]
+            found = [model.embed(batch).probability_map], [logits.softmax(1) for logits in looks]
+        for each, rows in zip(found, (predicted, own), strict=True):
+            large = sum(F.interpolate(probabilities, (48, 64), mode="bilinear") for probabilities in each)
+            rows.append(large[0].argmax(0).numpy().ravel())
         truth.append(data.label_map("val", place).ravel())
     truth, predicted, own = map(np.concatenate, (truth, predicted, own))
     seen = truth >= 0
@@ -165,12 +167,13 @@ def by_hand(model, data):
     return values | {f"val/iou/{name}": value for name, value in zip(NAMES, overlap, strict=True)}
 
 
-def test_validation_logs_the_overlap_of_every_class(root, tmp_path):
-    model, data = built(root)
+@pytest.mark.parametrize("scales", [[1], [1, 1.5]])
+def test_validation_logs_the_overlap_of_every_class(root, tmp_path, scales):
+    model, data = built(root, scales=scales)
     with torch.no_grad():  # what it begins with takes everything for one class
         torch.nn.init.normal_(model.net.head.classifier.weight)
         model.net.head.classifier.bias.zero_()
-    wanted = by_hand(model.eval(), data)
+    wanted = by_hand(model.eval(), data, scales)
     assert 0 < wanted["val/miou"] < 1
     assert wanted["val/own_miou"] != wanted["val/miou"]
     found = trainer(tmp_path).validate(model, datamodule=data, verbose=False)[0]
