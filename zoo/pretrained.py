@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -202,7 +203,8 @@ def read_tensors(weights: str) -> dict[str, Tensor]:
     if path.suffix not in (".safetensors", ".pth"):
         raise ValueError(f"backbone_weights: {_CHOICES}; got '{path}'")
     if not path.is_file():
-        raise ValueError(f"backbone_weights: there is no file '{path}'; {_CHOICES}")
+        made = "; a tools/import_….py makes it" if path.parent == _imported() else ""
+        raise ValueError(f"backbone_weights: there is no file '{path}'{made}; {_CHOICES}")
     try:
         state = _tensors(path)
     except Exception as error:
@@ -213,6 +215,11 @@ def read_tensors(weights: str) -> dict[str, Tensor]:
     if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
         raise ValueError(f"backbone_weights '{path}' must hold named tensors and nothing else")
     return state
+
+
+def _imported() -> Path:
+    """Returns the folder in which the import tools put what they make."""
+    return Path(os.environ.get("ZOO_CACHE") or "~/.cache/spatial-zoo").expanduser() / "weights"
 
 
 def _tensors(path: Path) -> Any:

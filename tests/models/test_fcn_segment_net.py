@@ -188,6 +188,9 @@ def test_a_network_begins_with_the_trunk_of_another_and_its_normalisation(tmp_pa
         ValueError, match=r"lender.safetensors' is a model on another backbone than test_efficientnet: "
     ):
         made(backbone="test_efficientnet", backbone_weights=str(tmp_path / "lender.safetensors"))
+    missing = Path(os.environ["ZOO_CACHE"]) / "weights" / "a.safetensors"
+    with pytest.raises(ValueError, match=r"no file '.*a\.safetensors'; a tools/import_….py makes it; name a"):
+        made(backbone_weights=str(missing))
 
 
 def test_the_models_file_alone_knows_the_classes(tmp_path):

@@ -70,7 +70,7 @@ def fill(
         built.fingerprint = features.fingerprint  # what it has learnt is of this model, before there is any item
         built.save(folder, {**about, "features": state})  # what was learnt is kept, whatever comes
     pending = 0
-    for ids in in_blocks(features.ids, min(block, built.largest_block or block), "indexing"):
+    for ids in in_blocks(features.ids, min(block, built.largest_block or block, features.at_once or block), "indexing"):
         held = built.known(ids)
         known = set(held)
         added = [id_ for id_ in ids if id_ not in known]
@@ -106,7 +106,7 @@ def _train(built: Index, features: Features) -> bool:
         places = sorted(random.Random(_SEED).sample(range(len(features)), wanted))
         ids = [features.ids[place] for place in places]
         stamp = f"{features.fingerprint} {hashlib.sha256(repr(ids).encode()).hexdigest()}"
-        size = built.largest_block or wanted
+        size = min(built.largest_block or wanted, features.at_once or wanted)
 
         def blocks(start: int) -> Iterator[Representation]:
             for some in in_blocks(ids[start:], size, "describing a sample"):

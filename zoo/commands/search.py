@@ -97,10 +97,20 @@ def _rankings(cfg: DictConfig, index: Any, rerankers: list[Any], queries: Any, e
     words = None if queries.words is None else [queries.words] * len(queries)
     with usage_errors():
         if queries.items is None:
-            return index.search(None, cfg.k, where, words)
+            return _by_words(index.search(None, cfg.k, where, words), cfg.text)
         return Pipeline(index, rerankers, cfg.shortlist).search(
             queries.items, cfg.k, where, queries.exclude, queries.metadata, extra, queries.extra, words
         )
+
+
+def _by_words(rankings: list[Any], text: str) -> list[Any]:
+    """Returns the hits whose captions hold a word at least; says so where there are none."""
+    from zoo.search.captions import with_words
+
+    found = [with_words(ranking) for ranking in rankings]
+    if not any(map(len, found)):
+        log.warning("text=%s: no caption holds a word of it", text)
+    return found
 
 
 def _about(cfg: DictConfig, folder: Path) -> dict[str, Any]:

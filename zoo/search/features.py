@@ -26,8 +26,10 @@ class Features:
     `ids` are in the order of `blocks`; `kinds` names the fields of `zoo.types.Representation` that an image has;
     `fingerprint` is that of the model which made them, None where that isn't known; `about` holds what was written
     beside them (model, preprocessing, data, command, versions). Pixels are those of the upright original.
-    A subclass reads rows and payloads by position.
+    A subclass reads rows and payloads by position. `at_once` is how many are best asked for at a time, None for any.
     """
+
+    at_once: int | None = None
 
     def __init__(
         self, path: Path, ids: Sequence[Id], kinds: Sequence[str], fingerprint: str | None, about: dict[str, Any]

@@ -21,6 +21,8 @@ log = logging.getLogger("zoo")
 _SIZES = ("width", "height")  # known once an image was read
 _KEPT = 1 << 28  # bytes of descriptions that are kept: what an index has learnt from is added to it soon
 
+_AT_ONCE = 32  # images
+
 
 class _Described(NamedTuple):
     """What the model makes of one image, and its height and width in px."""
@@ -46,6 +48,11 @@ class LiveFeatures(Features):
         self.unreadable: dict[Id, str] = {}
         self._kept: dict[Id, _Described] = {}
         self._room = _KEPT
+
+    @property
+    def at_once(self) -> int | None:
+        """Returns how many images are best asked for at a time: few, so that a bar moves, but where workers start."""
+        return None if self._data.num_workers else max(_AT_ONCE, self._data.batch_size)
 
     def rows(self, places: Sequence[int]) -> Representation:
         """Returns the images at these positions."""

@@ -333,16 +333,16 @@ function listenToButtons() {
   showOpacity();
   document.addEventListener("keydown", (event) => {
     if (event.target.matches("input[type=search]")) return;
+    const key = event.key.toLowerCase(); // Caps Lock gives capitals
     if (event.ctrlKey || event.metaKey) {
-      const redone = event.key === "y" || (event.key.toLowerCase() === "z" && event.shiftKey);
-      if (redone) redo();
-      else if (event.key === "z") undo();
+      if (key === "y" || (key === "z" && event.shiftKey)) redo();
+      else if (key === "z") undo();
       else return;
       return event.preventDefault();
     }
     if (!drawing || event.altKey) return;
     const tools = { b: "brush", r: "rectangle", e: "eraser" };
-    if (event.key in tools) setTool(tools[event.key]);
+    if (key in tools) setTool(tools[key]);
     const radio = document.querySelectorAll("[name=class]")[Number(event.key) - 1];
     if (/^[1-9]$/.test(event.key) && radio) radio.click();
   });
