@@ -275,6 +275,11 @@ def test_a_photo_is_sent_dropped_and_refused_in_words(chromium, described, tmp_p
         tab.wait_for_function("() => document.querySelector('#base-name').innerText === 'Like your photo 1.png'")
         settled(tab)
         assert ids(tab)[0] == "a/1"
+        tab.wait_for_function("() => location.hash.startsWith('#q=')")
+        other = chromium.new_page()
+        other.goto(tab.url)
+        other.wait_for_selector("#problem:not([hidden])")
+        assert "A photo belongs to this query, which links don't hold" in other.inner_text("#problem")
         tab.set_input_files("#photo", {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
         tab.wait_for_selector("#problem:not([hidden])")
         assert "photo must" in tab.inner_text("#problem")

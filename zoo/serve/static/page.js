@@ -171,6 +171,7 @@ async function showLink() {
   const query = {};
   if (drawing && !drawing.empty) query.d = runsOf(drawing.labels);
   if (base?.item !== undefined) query.i = base.item;
+  if (base?.token !== undefined) query.p = 1; // a photo stays where it is; whoever opens the link is told
   if ($("text").value.trim()) query.t = $("text").value;
   const hash = Object.keys(query).length ? `#q=${await packed(query)}` : "";
   history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
@@ -191,6 +192,7 @@ async function restoreLink() {
   setBase(query.i === undefined ? null : { item: String(query.i) });
   changed();
   if (damaged) complain(new Error("This link is damaged, or of another index: the query starts empty."));
+  else if (query.p) complain(new Error("A photo belongs to this query, which links don't hold: here is the rest of it."));
 }
 
 async function copyLink() {
