@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ROWS_A_CENTROID = 16  # of the part on which k-means begins
-_FIRST, _LAST = 12, 5  # steps on that part, and on all rows
+_FIRST, _LAST = 12, 4  # steps on that part, and on all rows
 _SETTLED = 1e-3  # share of the objective below which another step gains too little
 _STATE, _SAMPLE = "state.json", "sample.u8"
 
