@@ -18,6 +18,7 @@ import torch
 import zoo
 from zoo import checkpoints
 from zoo.files import BadFile
+from zoo.pretrained import import_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,11 +104,7 @@ def default_input() -> Path:
 
 def default_output() -> Path:
     """Returns where the converted file goes."""
-    return (
-        Path(os.environ.get("ZOO_CACHE") or "~/.cache/spatial-zoo").expanduser()
-        / "weights"
-        / "fcn_segment_voc21.safetensors"
-    )
+    return import_folder() / "fcn_segment_voc21.safetensors"
 
 
 def main() -> None:

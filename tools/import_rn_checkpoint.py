@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import zoo
 from zoo import checkpoints
 from zoo.files import BadFile
+from zoo.pretrained import import_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,8 +117,7 @@ def default_input() -> Path:
 
 def default_output(question_layer: int) -> Path:
     """Returns where a converted RN (question_layer 0) or 2S-RN goes."""
-    cache = Path(os.environ.get("ZOO_CACHE") or "~/.cache/spatial-zoo").expanduser()
-    return cache / "weights" / f"{'two_stage_rn' if question_layer else 'rn'}_clevr_authors.safetensors"
+    return import_folder() / f"{'two_stage_rn' if question_layer else 'rn'}_clevr_authors.safetensors"
 
 
 def main() -> None:

@@ -197,13 +197,27 @@ def _downloaded(parts: Parts, name: str) -> dict[str, Tensor]:
         raise ValueError(f"backbone_weights=hub: those of {name} can't be downloaded ({cause}); {_CHOICES}") from error
 
 
+def tensor_names(weights: str | None) -> list[str]:
+    """Returns what a `.safetensors` file holds, without reading it; nothing of whatever else `weights` may be."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(str(weights)).expanduser()
+    if path.suffix != ".safetensors" or not path.is_file():
+        return []
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except SafetensorError:  # whoever reads it says so
+        return []
+
+
 def read_tensors(weights: str) -> dict[str, Tensor]:
     """Returns name → tensor of a `.safetensors` or `.pth` file; raises ValueError where it can't be had or read."""
     path = Path(str(weights)).expanduser()
     if path.suffix not in (".safetensors", ".pth"):
         raise ValueError(f"backbone_weights: {_CHOICES}; got '{path}'")
     if not path.is_file():
-        made = "; a tools/import_….py makes it" if path.parent == _imported() else ""
+        made = "; a tools/import_….py makes it" if path.parent == import_folder() else ""
         raise ValueError(f"backbone_weights: there is no file '{path}'{made}; {_CHOICES}")
     try:
         state = _tensors(path)
@@ -217,8 +231,8 @@ def read_tensors(weights: str) -> dict[str, Tensor]:
     return state
 
 
-def _imported() -> Path:
-    """Returns the folder in which the import tools put what they make."""
+def import_folder() -> Path:
+    """Returns the folder in which the import tools put what they make; the variable ZOO_CACHE moves it."""
     return Path(os.environ.get("ZOO_CACHE") or "~/.cache/spatial-zoo").expanduser() / "weights"
 
 

@@ -178,11 +178,9 @@ def _sheet(queries: Sequence[Query], found: Sequence[Mapping[str, Any]], index: 
     from zoo.evaluation.pictures import SheetRow, contact_sheet
     from zoo.serve.describing import preparing
 
-    if not any(one["hits"] for one in found):
-        log.info("no contact sheet: nothing was found")
-        return None
     if not any(hit["path"] for one in found for hit in one["hits"]) and not any(query.path for query in queries):
-        log.info("no contact sheet: the index knows no paths of pictures")
+        known = any(one["hits"] for one in found)
+        log.info("no contact sheet: %s", "the index knows no paths of pictures" if known else "nothing was found")
         return None
     pictures = Pictures(preparing(index.about))
     rows = []

@@ -20,7 +20,6 @@ log = logging.getLogger("zoo")
 
 _SIZES = ("width", "height")  # known once an image was read
 _KEPT = 1 << 28  # bytes of descriptions that are kept: what an index has learnt from is added to it soon
-
 _AT_ONCE = 32  # images
 
 

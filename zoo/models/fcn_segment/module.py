@@ -138,7 +138,7 @@ class FCNSegment(Embedder):
     def _maps(self, looks: Sequence[Tensor], images: Tensor) -> Tensor:
         """Returns the mean of the looks' probabilities, (B, C, ⌈H/8⌉, ⌈W/8⌉).
 
-        DeepLab-v2 takes the largest of its scores at three scales (Chen et al. 2017, Sec. 4.1.1), and learns so.
+        DeepLab-v2 takes the largest of its scores at three scales (Chen et al. 2017, Sec. 3.2), and learns so.
         """
         return torch.stack([self.net.at_stride(logits, images.shape[2:]) for logits in looks]).mean(0)
 
@@ -224,7 +224,7 @@ class FCNSegment(Embedder):
             looks = self._looks(piece)
             own = [enlarged(logits.softmax(1), truth) for logits in looks]
             self.confusion.update(enlarged(self._maps(looks, piece), truth).argmax(1), truth)
-            self.own_confusion.update(torch.stack(own).sum(0).argmax(1), truth)
+            self.own_confusion.update(sum(own).argmax(1), truth)
 
     def on_validation_epoch_end(self) -> None:
         """Logs mean IoU, pixel accuracy and the IoU of every class that was seen, over all ranks.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from zoo.backbones import at_least, create_backbone
-from zoo.pretrained import read_tensors
+from zoo.pretrained import read_tensors, tensor_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,26 +69,18 @@ def create_trunk(name: str, weights: str | None, options: Mapping[str, Any], ski
     `weights` are those of `create_backbone`, or a weights file of `fcn_segment`, whose trunk is taken together with the
     normalisation of its input. Raises ValueError as `create_backbone` and `Trunk` do, and where a trunk doesn't fit.
     """
-    lent = _trunk_of(weights)
-    trunk = Trunk(create_backbone(name, weights if lent is None else None, **options), name, skip_stride)
-    if lent is not None:
+    lent = any(tensor.startswith(_PREFIX) for tensor in tensor_names(weights))
+    trunk = Trunk(create_backbone(name, None if lent else weights, **options), name, skip_stride)
+    if lent:
+        own = {tensor: value for tensor, value in read_tensors(weights).items() if tensor.startswith(_PREFIX)}
         try:
-            trunk.load_state_dict(lent)
+            trunk.load_state_dict({tensor.removeprefix(_PREFIX): value for tensor, value in own.items()})
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()
             raise ValueError(
                 f"backbone_weights '{weights}' is a model on another backbone than {name}: {first}"
             ) from error
     return trunk
-
-
-def _trunk_of(weights: str | None) -> dict[str, Tensor] | None:
-    """Returns the tensors of the trunk in a weights file of `fcn_segment`; None for whatever else."""
-    if weights is None or not str(weights).endswith(".safetensors"):
-        return None
-    tensors = read_tensors(weights)
-    found = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
-    return found or None
 
 
 def _stages(network: nn.Module) -> list[dict]:
